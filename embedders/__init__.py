@@ -1,0 +1,1 @@
+"""Models: encoders, the student's head and bundle, training and evaluation."""

@@ -1,0 +1,1 @@
+"""How vectors and levels are judged: metrics, folds, intervals."""

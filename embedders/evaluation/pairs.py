@@ -1,0 +1,164 @@
+"""Pairs of a query and a pin to train on, to score or to judge with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedders.evaluation.metrics import LEVELS, Floats, Ints
+from feature_repo.errors import PinfeatherError
+from feature_repo.lexical import encode_blob
+from feature_repo.pin_text import PinFields
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class PairSet:
+    """n (query, pin) pairs over P distinct pins, in the order of their source.
+
+    Vectors and rates that are not given are missing; vectors are then encoded from the fields.
+    """
+
+    name: str
+    queries: tuple[str, ...]
+    """n queries as they came."""
+    pins: tuple[PinFields, ...]
+    """P distinct pins."""
+    pin_of: Ints
+    """[n] number of each pair's pin."""
+    levels: Ints | None = None
+    """[n] judged levels 1..5."""
+    blobs: tuple[bytes | None, ...] | None = None
+    """P lexical blobs; made from the fields where None."""
+    pin_vectors: NDArray[np.floating] | None = None
+    """[P, d] vectors as stored, NaN rows missing; encoded from the fields where None."""
+    click_rate: Floats | None = None
+    """[P]"""
+    save_rate: Floats | None = None
+    """[P]"""
+    source: str = ""
+    """Where the pairs come from, for a bundle's manifest."""
+
+    def __post_init__(self) -> None:
+        lengths = {"pin_of": (self.pin_of, len(self.queries)), "levels": (self.levels, len(self.queries))}
+        for field in ("blobs", "pin_vectors", "click_rate", "save_rate"):
+            lengths[field] = (getattr(self, field), len(self.pins))
+        for field, (value, expected) in lengths.items():
+            if value is not None and len(value) != expected:
+                raise PinfeatherError(f"Pairs {self.name}: {field} has {len(value)} rows, expected {expected}.")
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @classmethod
+    def from_rows(
+        cls,
+        name: str,
+        queries: Sequence[str],
+        fields: Sequence[PinFields],
+        levels: Sequence[int] | Ints | None = None,
+        source: str = "",
+    ) -> PairSet:
+        """Pairs from one :class:`PinFields` a row; equal fields become one pin, so each text is encoded once."""
+        numbers: dict[PinFields, int] = {}
+        pin_of = np.array([numbers.setdefault(each, len(numbers)) for each in fields], dtype=np.int64)
+        judged = None if levels is None else np.asarray(levels, dtype=np.int64)
+        return cls(name, tuple(queries), tuple(numbers), pin_of, judged, source=source)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> PairSet:
+        """Pairs of a Parquet or CSV file: ``query``, ``title``, optional ``description`` and ``level``; in its order.
+
+        Empty cells of query, title and description are missing texts. Without a column ``level`` the pairs can be
+        scored, not judged.
+
+        :raises PinfeatherError: if the file cannot be read, lacks a column, has no rows, or holds a level outside 1..5.
+        """
+        path = Path(path)
+        table = _read_table(path)
+        columns = {str(name).strip().lower(): name for name in table.column_names}
+        missing = [name for name in ("query", "title") if name not in columns]
+        if missing:
+            raise PinfeatherError(
+                f"{path} has no column {' and '.join(missing)}. Needed: query, title; optional: description, level; "
+                f"found: {', '.join(table.column_names) or 'no columns'}. Rename the columns of your file."
+            )
+        if not table.num_rows:
+            raise PinfeatherError(f"{path} has columns but no rows: give at least one pair.")
+        texts = {
+            name: _texts(table.column(columns[name])) for name in ("query", "title", "description") if name in columns
+        }
+        description = texts.get("description", [None] * table.num_rows)
+        fields = [
+            PinFields(title=one, description=other) for one, other in zip(texts["title"], description, strict=True)
+        ]
+        levels = _levels(path, table.column(columns["level"])) if "level" in columns else None
+        return cls.from_rows(path.stem, [query or "" for query in texts["query"]], fields, levels, source=path.name)
+
+    def with_blobs(self) -> PairSet:
+        """The same pairs with lexical blobs, made from the fields where they were not given."""
+        return self if self.blobs is not None else replace(self, blobs=tuple(encode_blob(pin) for pin in self.pins))
+
+    def require_levels(self) -> Ints:
+        """The judged levels.
+
+        :raises PinfeatherError: if there are none.
+        """
+        if self.levels is None:
+            raise PinfeatherError(f"The pairs of {self.name} carry no levels: add a column `level` with 1 to 5.")
+        return self.levels
+
+
+def _read_table(path: Path) -> pa.Table:
+    """The whole file as text and number columns."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise PinfeatherError(f"{path} does not exist or is no file: give a .parquet or .csv file of pairs.")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pyarrow.parquet.read_table(path)
+        if path.suffix.lower() in (".csv", ".tsv"):
+            parsing = pyarrow.csv.ParseOptions(
+                delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True
+            )
+            names = pyarrow.csv.open_csv(path, parse_options=parsing).schema.names
+            as_text = dict.fromkeys((name for name in names if name.strip().lower() != "level"), pa.string())
+            converting = pyarrow.csv.ConvertOptions(column_types=as_text, null_values=[""], strings_can_be_null=True)
+            return pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=converting)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise PinfeatherError(
+            f"{path} cannot be read as {path.suffix[1:]} ({error}). Expected a Parquet file or a CSV in UTF-8 "
+            "with a header row: query, title, optional description and level."
+        ) from error
+    raise PinfeatherError(f"{path} ends in {path.suffix or 'nothing'}: allowed are .parquet, .pq, .csv and .tsv.")
+
+
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
+    return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _levels(path: Path, column: pa.ChunkedArray) -> Ints:
+    """Levels 1..5 of a column of whole numbers, also where they came as text or float."""
+    levels = np.zeros(len(column), dtype=np.int64)
+    for row, value in enumerate(column.to_pylist()):
+        try:
+            level = float(value)
+        except (TypeError, ValueError):
+            level = float("nan")
+        if level not in range(1, LEVELS + 1):
+            raise PinfeatherError(
+                f"{path}, row {row + 1}: level {value!r} is not one of 1, 2, 3, 4, 5. Correct the row, "
+                "or leave the column `level` out to score without judging."
+            )
+        levels[row] = int(level)
+    return levels

@@ -1,0 +1,237 @@
+"""Train, cross-validate and apply the student on judged pairs; the command line calls these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedders.bundle import BundleError, StudentBundle
+from embedders.encoder import Encoder, as_stored
+from embedders.evaluation.evaluate import Measured, as_row, compare, measure
+from embedders.evaluation.folds import query_folds, query_groups
+from embedders.evaluation.intervals import SAMPLES
+from embedders.evaluation.metrics import Floats, Ints, expected_level
+from embedders.evaluation.pairs import PairSet
+from embedders.relevance import RelevanceInputs, feature_names, relevance_features
+from embedders.student import LevelCalibrator, RelevanceHead, train_head
+from feature_repo.errors import PinfeatherError, UsageError
+from feature_repo.lexical import LexicalStatistics, bm25_ranking
+from feature_repo.pin_text import PinTextTemplate
+
+Progress = Callable[[int], None]
+
+SCORERS = ("bm25", "zero-shot", "student")
+"""``bm25`` (all fields as one document), ``zero-shot`` (cosine of the towers), ``student`` (the trained head)."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairFeatures:
+    """Everything scorers need of n pairs."""
+
+    matrix: NDArray[np.float32]
+    """[n, F] of :func:`embedders.relevance.relevance_features`."""
+    names: tuple[str, ...]
+    bm25: NDArray[np.float32]
+    """[n]"""
+    groups: Ints
+    """[n] number of the canonical query."""
+
+    @property
+    def cosine(self) -> Floats:
+        """[n]; -1 where a vector is missing, so that such a pair ranks last."""
+        return np.nan_to_num(self.matrix[:, self.names.index("cosine")], nan=-1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One scorer's answer for n pairs whose queries it was not fitted on."""
+
+    scorer: str
+    probabilities: Floats
+    """[n, 5]"""
+    scores: Floats | None
+    """[n] raw score that ranks; None: the expected level does."""
+
+
+def fit_statistics(pairs: PairSet) -> LexicalStatistics:
+    """A statistics snapshot over the distinct pins of the pairs, for pairs that come without a catalogue."""
+    return LexicalStatistics.fit(pairs.with_blobs().blobs or ())
+
+
+def encode_pairs(
+    pairs: PairSet, encoder: Encoder, template: PinTextTemplate, progress: Progress | None = None
+) -> tuple[list[str], Ints, NDArray[np.float32], NDArray[np.float32]]:
+    """Canonical queries, each pair's query number, query vectors [Q, d] and pin vectors [P, d] as stored.
+
+    Each distinct text is encoded once. A pin without any text has no vector (NaN), nor has an empty query.
+    """
+    names, groups = query_groups(pairs.queries)
+    query_vectors = _encoded(names, encoder, progress)
+    if pairs.pin_vectors is not None:
+        return names, groups, query_vectors, np.asarray(pairs.pin_vectors, dtype=np.float32)
+    texts = [template.render(pin).text for pin in pairs.pins]
+    return names, groups, query_vectors, _encoded(texts, encoder, progress)
+
+
+def pair_features(
+    pairs: PairSet,
+    encoder: Encoder,
+    template: PinTextTemplate,
+    statistics: LexicalStatistics,
+    progress: Progress | None = None,
+) -> PairFeatures:
+    """Features of all pairs, query by query, through the function that serving uses.
+
+    :param progress: called with the number of texts encoded since the last call.
+    """
+    pairs = pairs.with_blobs()
+    queries, groups, query_vectors, pin_vectors = encode_pairs(pairs, encoder, template, progress)
+    names = feature_names(pin_vectors.shape[1])
+    matrix = np.empty((len(pairs), len(names)), dtype=np.float32)
+    bm25 = np.empty(len(pairs), dtype=np.float32)
+    order = np.argsort(groups, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
+        pins, query = pairs.pin_of[rows], int(groups[rows[0]])
+        blobs = [(pairs.blobs or ())[pin] for pin in pins]
+        inputs = RelevanceInputs(
+            query=queries[query],
+            query_vector=query_vectors[query],
+            pin_vectors=pin_vectors[pins],
+            blobs=blobs,
+            click_rate=None if pairs.click_rate is None else pairs.click_rate[pins],
+            save_rate=None if pairs.save_rate is None else pairs.save_rate[pins],
+        )
+        matrix[rows], _ = relevance_features(inputs, statistics)
+        bm25[rows] = bm25_ranking(queries[query], blobs, statistics)
+    return PairFeatures(matrix, names, bm25, groups)
+
+
+def train_student_head(
+    pairs: PairSet,
+    encoder: Encoder,
+    template: PinTextTemplate,
+    statistics: LexicalStatistics | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    features: PairFeatures | None = None,
+) -> tuple[RelevanceHead, dict[str, Any]]:
+    """A head fitted on all judged pairs, and a report with ``pairs, queries, levels, seed, source`` for the bundle.
+
+    :param statistics: None fits a snapshot on the pins of the pairs; keep the one you pass for the bundle.
+    :param features: those of :func:`pair_features` for the same pairs, if they were made before.
+    :raises PinfeatherError: if the pairs carry no levels.
+    """
+    levels = pairs.require_levels()
+    features = features or pair_features(pairs, encoder, template, statistics or fit_statistics(pairs), progress)
+    head = train_head(features.matrix, levels, features.names, features.groups, seed)
+    report = {
+        "pairs": len(pairs),
+        "queries": int(features.groups.max()) + 1,
+        "levels": {str(level): int((levels == level).sum()) for level in range(1, 6)},
+        "seed": seed,
+        "source": pairs.source or pairs.name,
+    }
+    return head, report
+
+
+def cross_fit(
+    features: PairFeatures, levels: Ints, queries: Sequence[str], scorer: str, folds: int = 5, seed: int = 0
+) -> Scored:
+    """Score every pair by a model fitted on the folds that do not hold its query.
+
+    :raises UsageError: for an unknown scorer.
+    :raises PinfeatherError: if all queries fall into one fold.
+    """
+    if scorer not in SCORERS:
+        raise UsageError(f"Unknown scorer {scorer!r}: allowed are {', '.join(SCORERS)}.")
+    fold_of = query_folds(queries, folds, seed)
+    if len(present := np.unique(fold_of)) < 2:
+        raise PinfeatherError(
+            f"{len(set(queries))} queries cannot be split into {folds} folds that share none: judge more queries."
+        )
+    raw = {"bm25": features.bm25, "zero-shot": features.cosine, "student": None}[scorer]
+    probabilities = np.empty((len(levels), 5))
+    for fold in present:
+        held, train = fold_of == fold, fold_of != fold
+        if raw is None:
+            matrix, groups = features.matrix[train], features.groups[train]
+            head = train_head(matrix, levels[train], features.names, groups, seed)
+            probabilities[held] = head.probabilities(features.matrix[held])
+        else:
+            probabilities[held] = LevelCalibrator.fit(raw[train], levels[train]).probabilities(raw[held])
+    return Scored(scorer, probabilities, raw)
+
+
+def cross_validate(
+    pairs: PairSet,
+    encoder: Encoder,
+    template: PinTextTemplate,
+    scorers: Sequence[str] = SCORERS,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+    statistics: LexicalStatistics | None = None,
+    features: PairFeatures | None = None,
+    samples: int = SAMPLES,
+) -> list[dict[str, Any]]:
+    """One row per scorer with the keys of ``evaluate --json``, on query-disjoint folds.
+
+    Where ``student`` is among the scorers, every other row also has ``student_minus``: paired differences by
+    :func:`embedders.evaluation.evaluate.compare`.
+    """
+    levels = pairs.require_levels()
+    features = features or pair_features(pairs, encoder, template, statistics or fit_statistics(pairs), progress)
+    measured: dict[str, Measured] = {}
+    for scorer in scorers:
+        scored = cross_fit(features, levels, pairs.queries, scorer, folds, seed)
+        measured[scorer] = measure(pairs.queries, levels, scored.probabilities, scored.scores, samples, seed)
+    rows = []
+    for scorer, result in measured.items():
+        row = as_row(pairs.name, scorer, result)
+        if scorer != "student" and "student" in measured:
+            row["student_minus"] = compare(measured["student"], result)
+        rows.append(row)
+    return rows
+
+
+def score_pairs(
+    pairs: PairSet, bundle: StudentBundle, encoder: Encoder, progress: Progress | None = None
+) -> NDArray[np.float64]:
+    """P(level 1) to P(level 5) of every pair, [n, 5], in the order of the pairs.
+
+    :raises BundleError: if the encoder is not the model that the bundle was trained with.
+    """
+    if encoder.fingerprint != bundle.manifest.query_tower:
+        raise BundleError(
+            f"Bundle {bundle.manifest.name} reads vectors of the model {bundle.manifest.query_tower}, but the encoder "
+            f"is {encoder.fingerprint}: load the bundle's model, or train a student for this one."
+        )
+    features = pair_features(pairs, encoder, bundle.template, bundle.statistics, progress)
+    return bundle.head.probabilities(features.matrix)
+
+
+def score_columns(pairs: PairSet, probabilities: Floats) -> dict[str, list[Any]]:
+    """Columns of ``evaluate --scores``: query, title, the five probabilities and the expected level, in file order."""
+    titles = [pairs.pins[pin].title for pin in pairs.pin_of]
+    columns: dict[str, list[Any]] = {"query": list(pairs.queries), "title": titles}
+    for level in range(1, 6):
+        columns[f"probability_{level}"] = [float(value) for value in probabilities[:, level - 1]]
+    columns["expected_level"] = [float(value) for value in expected_level(probabilities)]
+    return columns
+
+
+def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress | None) -> NDArray[np.float32]:
+    """Vectors of ``texts`` as stored, NaN rows for empty ones; equal texts are encoded once."""
+    distinct = list(dict.fromkeys(text for text in texts if text))
+    numbers = {text: number for number, text in enumerate(distinct)}
+    rows = np.full((len(texts), encoder.dimension), np.nan, dtype=np.float32)
+    if distinct:
+        vectors = as_stored(encoder.encode(distinct, progress))
+        for row, text in enumerate(texts):
+            if text:
+                rows[row] = vectors[numbers[text]]
+    return rows

@@ -1,0 +1,1 @@
+"""What a feature is: raw-table contracts, aggregates, pin text, lexical features, Feast definitions."""

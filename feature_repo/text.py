@@ -1,0 +1,45 @@
+"""One normaliser for every text that reaches a model, a fingerprint or a cache key."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import regex
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
+_SPACE = re.compile(r"\s+")
+# Scripts written without spaces: every character is a word of its own.
+_WORD = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
+    r"|(?:(?![\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])[\p{L}\p{M}\p{N}])+"
+)
+
+
+def normalise(text: str | None) -> str:
+    """``text`` in Unicode NFC, without control characters and lone surrogates, whitespace folded to single spaces."""
+    if not text:
+        return ""
+    if text.isascii() and text.isprintable():  # the common case, and ten times faster
+        return " ".join(text.split())
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub(" ", text))).strip()
+
+
+def canonical_query(text: str | None) -> str:
+    """The one form of a query used as cache key, join key and model input: :func:`normalise`, then lower case."""
+    return normalise(text).lower()
+
+
+def words(text: str) -> list[str]:
+    """Words of ``text``: runs of letters, marks and digits; single characters where a script has no spaces."""
+    return _WORD.findall(text)
+
+
+def first_words(text: str, budget: int) -> tuple[str, bool]:
+    """``text`` cut after its first ``budget`` words, and whether anything was cut."""
+    if len(text) <= budget:  # no text has more words than characters
+        return text, False
+    for number, match in enumerate(_WORD.finditer(text)):
+        if number == budget:
+            return text[: match.start()].rstrip(), True
+    return text, False

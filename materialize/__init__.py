@@ -1,0 +1,1 @@
+"""What changed, into Qdrant: fingerprints, ledger, plan, run, audit, spaces, stores, Feast online store."""

@@ -1,0 +1,133 @@
+"""What the Feast registry says of views and services, as plain data.
+
+The registry is the definition. Importing Feast takes seconds, so what was read from a file registry is kept as JSON
+under the hash of that file, and Feast is imported again only when the registry has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from feature_repo.errors import PinfeatherError
+from feature_repo.paths import RepoPaths
+from materialize.files import write_json
+from materialize.stores.layout import canonical_type
+
+if TYPE_CHECKING:
+    from feast import FeatureStore, FeatureView
+
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ViewDefinition:
+    """One feature view: where its rows come from and what they hold."""
+
+    name: str
+    join_keys: tuple[str, ...]
+    features: Mapping[str, str]
+    """Feature name to type (``string``, ``float32``, ``string_list`` ...; see ``materialize.stores.layout``)."""
+    columns: Mapping[str, str]
+    """Join key or feature name to column of the source, where the view's field mapping renames it; else itself."""
+    source: str
+    """Absolute path or glob of the Parquet source; empty for other kinds of source."""
+    timestamp_field: str
+    created_timestamp_column: str
+    vector_field: str | None
+    online: bool
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RepoDefinitions:
+    """Everything of a registry that the materializer and the client read."""
+
+    project: str
+    views: Mapping[str, ViewDefinition]
+    services: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Service name to view name to feature names."""
+
+    def feature_views(self) -> list[ViewDefinition]:
+        """Online views whose rows are features, in name order; embedding views are filled by their space."""
+        return [view for _, view in sorted(self.views.items()) if view.online and view.vector_field is None]
+
+
+def load_definitions(paths: RepoPaths) -> RepoDefinitions:
+    """The definitions of an applied repository.
+
+    :raises PinfeatherError: if nothing was applied yet.
+    """
+    if not paths.registry.is_file():
+        raise PinfeatherError(
+            f"No Feast registry at {paths.registry}: run `pinfeather apply --repo {paths.root}` first "
+            f"(or `feast -c {paths.root} apply`)."
+        )
+    digest = xxhash.xxh3_128_hexdigest(paths.registry.read_bytes())
+    cache = paths.data / "definitions.json"
+    if cache.is_file():
+        kept = json.loads(cache.read_text())
+        if kept.get("registry") == digest and kept.get("version") == _CACHE_VERSION:
+            return _from_json(kept)
+    definitions = _read_registry(paths)
+    write_json(cache, {"registry": digest, "version": _CACHE_VERSION, **asdict(definitions)})
+    return definitions
+
+
+def _from_json(kept: Mapping[str, Any]) -> RepoDefinitions:
+    views = {
+        name: ViewDefinition(**{**view, "join_keys": tuple(view["join_keys"])}) for name, view in kept["views"].items()
+    }
+    services = {
+        name: {view: tuple(features) for view, features in members.items()}
+        for name, members in kept["services"].items()
+    }
+    return RepoDefinitions(kept["project"], views, services)
+
+
+def open_feature_store(paths: RepoPaths) -> FeatureStore:
+    """Feast's own store over this repository, for the slow path and for applying. Imports Feast (seconds)."""
+    from feast import FeatureStore
+
+    return FeatureStore(repo_path=str(paths.root))
+
+
+def _read_registry(paths: RepoPaths) -> RepoDefinitions:
+    store = open_feature_store(paths)
+    join_keys = {entity.name: entity.join_key for entity in store.list_entities()}
+    views = {view.name: _view(view, join_keys) for view in store.list_feature_views()}
+    services = {
+        service.name: {
+            projection.name: tuple(feature.name for feature in projection.features)
+            for projection in service.feature_view_projections
+        }
+        for service in store.list_feature_services()
+    }
+    return RepoDefinitions(store.project, views, services)
+
+
+def _view(view: FeatureView, join_keys: Mapping[str, str]) -> ViewDefinition:
+    source = view.batch_source
+    if source is None:
+        raise PinfeatherError(f"Feature view {view.name} has no batch source: give it one, or set online=False.")
+    mapping = {new: old for old, new in (source.field_mapping or {}).items()}
+    keys = tuple(join_keys[name] for name in view.entities)
+    vectors = [field.name for field in view.features if field.vector_index]
+    path = getattr(source, "path", "") or ""
+    return ViewDefinition(
+        name=view.name,
+        join_keys=keys,
+        features={field.name: canonical_type(str(field.dtype)) for field in view.features},
+        columns={name: mapping.get(name, name) for name in (*keys, *(field.name for field in view.features))},
+        source=str(Path(path)) if path else "",
+        timestamp_field=source.timestamp_field,
+        created_timestamp_column=source.created_timestamp_column or "",
+        vector_field=vectors[0] if vectors else None,
+        online=view.online,
+        tags=dict(view.tags),
+    )

@@ -1,0 +1,194 @@
+"""What a run would do, counted before anyone pays: canonical texts, fingerprints, and the change of each pin."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import xxhash
+
+from embedders.tokens import TokenCounter
+from feature_repo.lexical import LEXICAL_VERSION
+from feature_repo.paths import RepoPaths
+from feature_repo.pin_text import PinFields, PinTextTemplate
+from materialize.definitions import RepoDefinitions, load_definitions
+from materialize.ledger import Ledger
+from materialize.scan import PAYLOAD_COLUMNS, FeatureScan, PinScan, connect, raw_engine
+from materialize.spaces import Space, live_space
+from materialize.stores.layout import to_micros
+
+ASSUMED_TOKENS_PER_SECOND = 4000
+"""Used until a first run of the space was measured: two cores without bf16."""
+
+
+class Kind(StrEnum):
+    """What happened to a pin since it was last written."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    PAYLOAD_ONLY = "payload_only"
+    TOUCHED = "touched"  # raw values differ, the model would read the same: only the ledger is brought up to date
+    REJECTED = "rejected"  # no text in any field: no vector
+
+
+@dataclass(slots=True)
+class PinChange:
+    """One pin whose raw fingerprint differs from the ledger's."""
+
+    pin_id: str
+    kind: Kind
+    text: str
+    text_fp: bytes | None
+    payload: dict[str, Any]
+    payload_fp: int
+    raw: int
+    event_timestamp: datetime
+    had_vector: bool
+    truncated: bool
+
+
+@dataclass
+class Counts:
+    """The answer of ``plan`` and ``materialize``; the names are a contract."""
+
+    space: str
+    new: int = 0
+    changed: int = 0
+    payload_only: int = 0
+    unchanged: int = 0
+    gone: int = 0
+    rejected: int = 0
+    texts_to_encode: int = 0
+    encoder_calls: int = 0
+    encoded_texts: int = 0
+    upserted: int = 0
+    deleted: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    estimated_seconds: float = 0.0
+    truncated: int = 0
+    features: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Feature view to its online rows ``changed`` and ``gone``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, seconds rounded to milliseconds."""
+        return {
+            **asdict(self),
+            "seconds": round(self.seconds, 3),
+            "estimated_seconds": round(self.estimated_seconds, 1),
+        }
+
+    @property
+    def quiet(self) -> bool:
+        """True where a run has nothing to write."""
+        rows = sum(sum(view.values()) for view in self.features.values())
+        return not (self.new + self.changed + self.payload_only + self.gone + rows)
+
+
+def pin_changes(scan: PinScan, template: PinTextTemplate) -> Iterator[list[PinChange]]:
+    """Every differing pin of ``scan``, canonicalised and compared with the ledger, batch by batch."""
+    for rows in scan.differing():
+        yield [_change(row, template) for row in rows]
+
+
+def _change(row: dict[str, Any], template: PinTextTemplate) -> PinChange:
+    rendered = template.render(PinFields.from_row(row))
+    text_fp = bytes.fromhex(rendered.fingerprint) if rendered.text else None
+    payload = {name: row[name] for name in PAYLOAD_COLUMNS if row[name] is not None}
+    if "created_at" in payload:
+        payload["created_at"] = to_micros(payload["created_at"])
+    payload_fp = xxhash.xxh3_64_intdigest(json.dumps([payload, LEXICAL_VERSION], sort_keys=True).encode())
+    if text_fp is None:
+        kind = Kind.REJECTED
+    elif not row["known"] or row["text_fp"] is None:
+        kind = Kind.NEW
+    elif row["text_fp"] != text_fp:
+        kind = Kind.CHANGED
+    else:
+        kind = Kind.PAYLOAD_ONLY if row["payload_fp"] != payload_fp else Kind.TOUCHED
+    return PinChange(
+        pin_id=row["key"],
+        kind=kind,
+        text=rendered.text,
+        text_fp=text_fp,
+        payload=payload,
+        payload_fp=payload_fp,
+        raw=row["raw"],
+        event_timestamp=row["event_timestamp"],
+        had_vector=bool(row["known"]) and row["text_fp"] is not None,
+        truncated=rendered.truncated,
+    )
+
+
+@dataclass
+class PlannedTexts:
+    """Distinct texts that a run must encode: fingerprint to how many pins carry it."""
+
+    pins: dict[bytes, int]
+    tokens: int
+
+
+def count_pins(scan: PinScan, space: Space, counts: Counts, *, tokens: bool) -> PlannedTexts:
+    """Fill the pin counts of ``counts`` from ``scan``; with ``tokens``, count the word pieces to encode as well."""
+    pins: dict[bytes, int] = {}
+    total = 0
+    counter = None
+    counts.unchanged = scan.unchanged - scan.still_empty
+    counts.rejected = scan.still_empty
+    counts.gone = len(scan.gone)
+    for batch in pin_changes(scan, space.template):
+        fresh = []
+        for change in batch:
+            counts.truncated += change.truncated
+            if change.kind is Kind.TOUCHED:
+                counts.unchanged += 1
+                continue
+            setattr(counts, change.kind, getattr(counts, change.kind) + 1)
+            if change.kind in (Kind.NEW, Kind.CHANGED) and change.text_fp is not None:
+                if change.text_fp not in pins:
+                    fresh.append(change.text)
+                pins[change.text_fp] = pins.get(change.text_fp, 0) + 1
+        if tokens and fresh:
+            counter = counter or TokenCounter(space.model)
+            total += sum(counter.count(fresh))
+    counts.texts_to_encode = len(pins)
+    counts.tokens = total
+    return PlannedTexts(pins, total)
+
+
+def count_features(con: Any, definitions: RepoDefinitions, ledger: Ledger, counts: Counts) -> None:
+    """Fill the feature-row counts of ``counts``."""
+    for view in definitions.feature_views():
+        scan = FeatureScan(con, view, ledger.entries(f"view:{view.name}"))
+        counts.features[view.name] = {"changed": scan.changed, "gone": len(scan.gone)}
+
+
+def plan(paths: RepoPaths, model: str | None = None) -> Counts:
+    """Count what ``materialize`` would do now; loads no model and writes nothing but the ledger's own folder.
+
+    :raises PinfeatherError: if the repository is not applied, or a source cannot be read.
+    """
+    started = time.perf_counter()
+    definitions = load_definitions(paths)
+    space = live_space(paths, model)
+    counts = Counts(space.name)
+    with Ledger(paths) as ledger, connect() as con:
+        count_features(con, definitions, ledger, counts)
+        scan = open_pin_scan(con, definitions, space, ledger)
+        count_pins(scan, space, counts, tokens=True)
+        rate = ledger.tokens_per_second(space.name) or ASSUMED_TOKENS_PER_SECOND
+    counts.estimated_seconds = counts.tokens / rate
+    counts.seconds = time.perf_counter() - started
+    return counts
+
+
+def open_pin_scan(con: Any, definitions: RepoDefinitions, space: Space, ledger: Ledger) -> PinScan:
+    """The scan of every pin against the ledger of ``space``; raw fingerprints of another engine are not believed."""
+    trust = ledger.engine(space.name) in (None, raw_engine())
+    fields = [rule.name for rule in space.template.rules]
+    return PinScan(con, definitions, fields, ledger.entries(space.name), trust_raw=trust)

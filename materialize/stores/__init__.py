@@ -1,0 +1,1 @@
+"""Vector stores behind one small port; works alone, imports no other room."""

@@ -1,0 +1,191 @@
+"""Collections in one folder through Qdrant Edge, Qdrant's own engine in this process.
+
+A folder of collections belongs to one process at a time; :mod:`~materialize.stores.publication` lets others read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy.typing as npt
+
+from .edge_collection import EdgeCollection, read_spec
+from .errors import BadInputError, CollectionMissingError, SpecMismatchError, StoreError
+from .port import (
+    DEFAULT_VECTOR,
+    CollectionSpec,
+    Condition,
+    Hit,
+    PayloadFields,
+    Point,
+    check_name,
+    check_points,
+    check_query,
+)
+
+
+class EdgeReads(ABC):
+    """The reading half of the port over open collections; shared by the writable store and the reader."""
+
+    @abstractmethod
+    def _open(self, name: str) -> EdgeCollection:
+        """The open collection.
+
+        :raises CollectionMissingError: if there is none of that name.
+        """
+
+    def get_many(
+        self, name: str, ids: Sequence[str], with_payload: PayloadFields = True, with_vectors: bool = False
+    ) -> list[Point | None]:
+        """See :class:`~.port.VectorStore`."""
+        return self._open(name).get_many(ids, with_payload, with_vectors)
+
+    def search(
+        self,
+        name: str,
+        vector: npt.ArrayLike,
+        limit: int,
+        using: str = DEFAULT_VECTOR,
+        filter: Condition | None = None,
+        with_payload: PayloadFields = True,
+        with_vectors: bool = False,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """See :class:`~.port.VectorStore`."""
+        collection = self._open(name)
+        query = check_query(name, collection.spec, using, vector, limit)
+        return collection.search(query, limit, using, filter, with_payload, with_vectors, exact)
+
+    def count(self, name: str, filter: Condition | None = None) -> int:
+        """See :class:`~.port.VectorStore`."""
+        return self._open(name).count(filter)
+
+    def scroll(
+        self,
+        name: str,
+        filter: Condition | None = None,
+        limit: int = 1000,
+        after: str | None = None,
+        with_payload: PayloadFields = True,
+        with_vectors: bool = False,
+    ) -> tuple[list[Point], str | None]:
+        """See :class:`~.port.VectorStore`."""
+        if limit < 1:
+            raise BadInputError(f"limit is at least 1, not {limit}.")
+        return self._open(name).scroll(filter, limit, after, with_payload, with_vectors)
+
+
+class EdgeStore(EdgeReads):
+    """A :class:`~.port.VectorStore` over the folders ``path/<collection>/``; collections open on first use."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self._opened: dict[str, EdgeCollection] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The store folder {self.path} cannot be made: {error.strerror}.") from error
+
+    def create(self, name: str, spec: CollectionSpec) -> None:
+        """See :class:`~.port.VectorStore`."""
+        path = self._folder(name)
+        with self._lock:
+            if not path.is_dir():
+                self._will_change(name)
+                self._opened[name] = EdgeCollection.create(path, spec)
+                return
+            found = read_spec(path)
+        if found != spec:
+            raise SpecMismatchError(
+                f"The collection {name} exists with {_describe(found)}, not with {_describe(spec)}. "
+                "Give the new vectors a collection of their own, or drop this one first."
+            )
+
+    def collections(self) -> dict[str, CollectionSpec]:
+        """See :class:`~.port.VectorStore`."""
+        with self._lock:
+            names = sorted(p.name for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+            return {n: self._opened[n].spec if n in self._opened else read_spec(self.path / n) for n in names}
+
+    def drop(self, name: str) -> None:
+        """See :class:`~.port.VectorStore`."""
+        path = self._folder(name)
+        with self._lock:
+            opened = self._opened.pop(name, None)
+            if opened is not None:
+                opened.close()
+            if path.is_dir():
+                self._will_change(name)
+                dropped = path.with_name(f".{name}.dropped")
+                shutil.rmtree(dropped, ignore_errors=True)
+                os.rename(path, dropped)  # gone at once, even if killed while the files go
+                shutil.rmtree(dropped, ignore_errors=True)
+
+    def upsert(self, name: str, points: Iterable[Point]) -> None:
+        """See :class:`~.port.VectorStore`."""
+        collection = self._open(name)
+        checked = check_points(name, collection.spec, points)
+        if checked:
+            with self._lock:
+                self._will_change(name)
+                collection.upsert(checked)
+
+    def delete(self, name: str, ids: Sequence[str] | None = None, filter: Condition | None = None) -> None:
+        """See :class:`~.port.VectorStore`."""
+        if (ids is None) == (filter is None):
+            raise BadInputError("delete takes either ids or a filter.")
+        collection = self._open(name)
+        if ids is None or len(ids):
+            with self._lock:
+                self._will_change(name)
+                collection.delete(ids, filter)
+
+    def flush(self) -> None:
+        """See :class:`~.port.VectorStore`."""
+        with self._lock:
+            for collection in self._opened.values():
+                collection.flush()
+
+    def close(self) -> None:
+        """See :class:`~.port.VectorStore`. Flushes first."""
+        with self._lock:
+            self._closed = True
+            while self._opened:
+                _, collection = self._opened.popitem()
+                collection.flush()
+                collection.close()
+
+    def _will_change(self, name: str) -> None:
+        """Called before anything of the collection changes on disk; for subclasses."""
+
+    def _folder(self, name: str) -> Path:
+        return self.path / check_name(name)
+
+    def _open(self, name: str) -> EdgeCollection:
+        collection = self._opened.get(name)
+        if collection is not None:
+            return collection
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"The store {self.path} was closed; open it again.")
+            path = self._folder(name)
+            if not path.is_dir():
+                raise missing(name, self.collections())
+            return self._opened.setdefault(name, self._opened.get(name) or EdgeCollection(path))
+
+
+def missing(name: str, known: Iterable[str]) -> CollectionMissingError:
+    """The error for a collection that is not there."""
+    return CollectionMissingError(f"There is no collection {name!r}; there are: {', '.join(known) or 'none'}.")
+
+
+def _describe(spec: CollectionSpec) -> str:
+    vectors = [f"{name} ({v.size} dimensions, {v.distance})" for name, v in sorted(spec.vectors.items())]
+    return "the vectors " + ", ".join(vectors) if vectors else "no vectors"

@@ -1,0 +1,29 @@
+"""Errors of the vector stores. Each message says what was given, what is allowed and what to do next."""
+
+
+class StoreError(Exception):
+    """A store could not do what was asked; the message is meant for the user. Base of all errors in this folder."""
+
+
+class BadInputError(StoreError):
+    """The call itself is wrong: a dimension, a NaN, a name, a filter. Nothing was written."""
+
+
+class SpecMismatchError(StoreError):
+    """The collection exists already with other vectors than those asked for."""
+
+
+class CollectionMissingError(StoreError):
+    """There is no collection of that name."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store, or its writer lease. Nothing was written."""
+
+
+class StoreCorruptError(StoreError):
+    """The files of a store cannot be read."""
+
+
+class NoPublicationError(StoreError):
+    """Nothing was published yet, so there is nothing to read."""

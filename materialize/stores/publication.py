@@ -1,0 +1,245 @@
+"""One writer and many readers of an embedded Qdrant folder.
+
+``root/writer/`` belongs to the process that holds ``root/writer.lock``; ``root/publications/`` holds what readers see.
+A reader loads the newest publication and switches to a newer one with all collections at once.
+
+    with open_writer("data/online") as writer:
+        writer.create("pins", CollectionSpec({"vector": VectorSpec(384)}))
+        writer.upsert("pins", points)
+        writer.publish()
+
+    reader = open_reader("data/online")
+    reader.search("pins", query, limit=10)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import published as disk
+from .edge import EdgeReads, EdgeStore
+from .edge_collection import EdgeCollection
+from .errors import StoreError
+from .files import fsync_folder
+from .lease import WriterLease
+from .port import CollectionSpec, Condition, Point
+from .reader import Reader
+
+WRITER = "writer"
+LOCK = "writer.lock"
+_DIRTY = ".dirty"
+
+
+def open_writer(root: str | Path, lock_timeout: float = 10.0, purpose: str = "materialize") -> Writer:
+    """The writer of ``root``; made if need be. Within one process all callers share it, whoever closes last ends it.
+
+    :param lock_timeout: seconds to wait for a writer in another process.
+    :raises StoreBusyError: if that one does not finish in time; nothing was written.
+    """
+    path = Path(root).expanduser().resolve()
+    with _path_lock(path):
+        shared = current_writer(path)
+        if shared is not None:
+            return shared
+        lease = WriterLease(path / LOCK, lock_timeout, purpose)
+        lease.acquire()
+        try:
+            core = _WRITERS[path] = _WriterCore(path, lease)
+            return core.handle()
+        except BaseException:
+            lease.release()
+            raise
+
+
+def current_writer(root: str | Path) -> Writer | None:
+    """A further handle on the writer of ``root`` if this process has it open, else None."""
+    core = _WRITERS.get(Path(root).expanduser().resolve())
+    if core is None or core.pid != os.getpid():
+        return None
+    with core.counting:
+        return core.handle() if core.handles else None
+
+
+def last_published(root: Path) -> int:
+    """The newest publication that this process made under ``root`` (an absolute path), 0 for none."""
+    return _PUBLISHED.get(root, 0)
+
+
+def open_reader(root: str | Path) -> Reader:
+    """A reader of the newest publication under ``root``.
+
+    :raises NoPublicationError: if nothing was published there yet.
+    """
+    return Reader(root)
+
+
+class _WriterCore(EdgeStore):
+    """What all handles of one process share: the open collections, the lease, which collections have changed."""
+
+    def __init__(self, root: Path, lease: WriterLease) -> None:
+        super().__init__(root / WRITER)
+        self.root = root
+        self.pid = os.getpid()
+        self.handles = 0
+        self.counting = threading.RLock()
+        self._lease = lease
+        self._flags = self.path / _DIRTY
+        self._flags.mkdir(exist_ok=True)
+        for leftover in self.path.glob(".*"):  # of a writer that was killed while it made or dropped a collection
+            if leftover.name != _DIRTY:
+                shutil.rmtree(leftover, ignore_errors=True)
+        self._dirty = {flag.name for flag in self._flags.iterdir()}
+        disk.remove_old(root)
+
+    def handle(self) -> Writer:
+        with self.counting:
+            self.handles += 1
+            return Writer(self)
+
+    def let_go(self) -> None:
+        with self.counting:
+            self.handles -= 1
+            if self.handles:
+                return
+            try:
+                self.close()
+            finally:
+                _WRITERS.pop(self.root, None)
+                self._lease.release()
+
+    def publish(self, release: dict[str, Any] | None) -> int:
+        with self._lock:
+            self.flush()
+            last = disk.newest(self.root)
+            specs = self.collections()
+            earlier = last.collections if last else {}
+            unchanged = {n: p for n, p in earlier.items() if n in specs and n not in self._dirty}
+            release = release if release is not None else (last.release if last else None)
+            if last and unchanged.keys() == specs.keys() == earlier.keys() and release == last.release:
+                return last.number
+            now = disk.write_publication(self.root, self.path, specs, unchanged, _plain_json(release))
+            for name in self._dirty:
+                (self._flags / name).unlink(missing_ok=True)
+            self._dirty.clear()
+            _PUBLISHED[self.root] = now.number
+            disk.remove_old(self.root)
+            return now.number
+
+    def _will_change(self, name: str) -> None:
+        # On disk before the change: a killed writer's changes are published by the next one.
+        if name not in self._dirty:
+            (self._flags / name).touch()
+            fsync_folder(self._flags)
+            self._dirty.add(name)
+
+
+def _plain_json(release: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        return json.loads(json.dumps(release))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"A release is made of JSON values: {error}.") from error
+
+
+class Writer(EdgeReads):
+    """A :class:`~.port.VectorStore` that reads its own writes; others see them after :meth:`publish`."""
+
+    def __init__(self, core: _WriterCore) -> None:
+        self._core: _WriterCore | None = core
+        self.root = core.root
+
+    def publish(self, release: dict[str, Any] | None = None) -> int:
+        """Let readers see everything written so far; returns the publication's number.
+
+        Without a change since the last publication nothing is made and its number comes back.
+
+        :param release: put into the publication for readers; None keeps the former one.
+        """
+        return self._shared().publish(release)
+
+    @property
+    def release(self) -> dict[str, Any] | None:
+        """The release of the newest publication."""
+        last = disk.newest(self.root)
+        return last.release if last else None
+
+    @property
+    def number(self) -> int:
+        """The number of the newest publication, 0 if there is none."""
+        return disk.newest_number(self.root) or 0
+
+    @property
+    def handles(self) -> int:
+        """How many handles this process has on the writer, this one included."""
+        return self._shared().handles
+
+    def create(self, name: str, spec: CollectionSpec) -> None:
+        """See :class:`~.port.VectorStore`."""
+        self._shared().create(name, spec)
+
+    def collections(self) -> dict[str, CollectionSpec]:
+        """See :class:`~.port.VectorStore`."""
+        return self._shared().collections()
+
+    def drop(self, name: str) -> None:
+        """See :class:`~.port.VectorStore`."""
+        self._shared().drop(name)
+
+    def upsert(self, name: str, points: Iterable[Point]) -> None:
+        """See :class:`~.port.VectorStore`."""
+        self._shared().upsert(name, points)
+
+    def delete(self, name: str, ids: Sequence[str] | None = None, filter: Condition | None = None) -> None:
+        """See :class:`~.port.VectorStore`."""
+        self._shared().delete(name, ids, filter)
+
+    def flush(self) -> None:
+        """See :class:`~.port.VectorStore`."""
+        self._shared().flush()
+
+    def close(self) -> None:
+        """Give this handle back; the last one flushes, and frees the lease. Does not publish."""
+        core, self._core = self._core, None
+        if core is not None and core.pid == os.getpid():
+            core.let_go()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, name: str) -> EdgeCollection:
+        return self._shared()._open(name)
+
+    def _shared(self) -> _WriterCore:
+        if self._core is None:
+            raise StoreError(f"This writer of {self.root} was closed; open it again.")
+        if self._core.pid != os.getpid():
+            raise StoreError(f"This writer of {self.root} was opened before a fork; open it in the new process.")
+        return self._core
+
+
+_WRITERS: dict[Path, _WriterCore] = {}
+_PATH_LOCKS: dict[Path, threading.Lock] = {}
+_PUBLISHED: dict[Path, int] = {}
+
+
+def _path_lock(path: Path) -> threading.Lock:
+    return _PATH_LOCKS.setdefault(path, threading.Lock())
+
+
+def _after_fork() -> None:
+    # A child must neither use the parent's engine nor let it be collected, which would flush into the parent's files.
+    _PARENTS.append(dict(_WRITERS))
+    _WRITERS.clear()
+    _PATH_LOCKS.clear()
+
+
+_PARENTS: list[dict[Path, _WriterCore]] = []
+os.register_at_fork(after_in_child=_after_fork)

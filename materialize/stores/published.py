@@ -1,0 +1,168 @@
+"""Publications on disk: numbered folders of collection copies with a marker written last.
+
+::
+
+    publications/000007/pins/          copy of a changed collection, without write-ahead log
+    publications/000007/.pins.lock     readers of that copy hold it locked
+    publications/000007/publication.json   the marker: all collections, unchanged ones by reference, and the release
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .edge_collection import CONFIG
+from .errors import StoreCorruptError, StoreError
+from .files import copy_tree, fsync_folder, lock_exclusive, write_durably
+from .port import CollectionSpec
+
+FOLDER = "publications"
+MARKER = "publication.json"
+KEPT = 2
+"""Newest publications that are kept whether somebody reads them or not."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One publication: what its marker says."""
+
+    number: int
+    created_at: str
+    collections: Mapping[str, str]
+    """Collection name -> folder of its copy, relative to ``publications/``."""
+    specs: Mapping[str, CollectionSpec]
+    release: dict[str, Any] | None
+
+    def to_json(self) -> str:
+        """The marker's text."""
+        data = {
+            "number": self.number,
+            "created_at": self.created_at,
+            "collections": dict(self.collections),
+            "specs": {name: spec.to_json() for name, spec in self.specs.items()},
+            "release": self.release,
+        }
+        return json.dumps(data, indent=1, sort_keys=True)
+
+
+def numbers(root: Path) -> list[int]:
+    """Numbers of all publication folders, complete or not, ascending."""
+    try:
+        return sorted(int(p.name) for p in (root / FOLDER).iterdir() if p.name.isdecimal())
+    except FileNotFoundError:
+        return []
+
+
+def folder(root: Path, number: int) -> Path:
+    """Where publication ``number`` lies."""
+    return root / FOLDER / f"{number:06d}"
+
+
+def lock_file(copy: Path) -> Path:
+    """What readers of a collection copy hold locked."""
+    return copy.with_name(f".{copy.name}.lock")
+
+
+def newest(root: Path) -> Published | None:
+    """The newest complete publication, or None.
+
+    :raises StoreCorruptError: if its marker cannot be read.
+    """
+    for number in reversed(numbers(root)):
+        found = read_marker(root, number)
+        if found is not None:
+            return found
+    return None
+
+
+def newest_number(root: Path) -> int | None:
+    """The number of the newest complete publication; cheaper than reading it."""
+    return next((n for n in reversed(numbers(root)) if (folder(root, n) / MARKER).exists()), None)
+
+
+def read_marker(root: Path, number: int) -> Published | None:
+    """Publication ``number``, or None if it is not complete."""
+    path = folder(root, number) / MARKER
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        specs = {name: CollectionSpec.from_json(spec) for name, spec in data["specs"].items()}
+        return Published(int(data["number"]), data["created_at"], data["collections"], specs, data["release"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
+        raise StoreCorruptError(
+            f"The marker {path} cannot be read ({error}). Remove the folder {path.parent} to go back to the "
+            "publication before it, then write and publish again."
+        ) from error
+
+
+def write_publication(
+    root: Path,
+    writer: Path,
+    specs: Mapping[str, CollectionSpec],
+    unchanged: Mapping[str, str],
+    release: dict[str, Any] | None,
+) -> Published:
+    """Copy the flushed collections of ``writer`` into a new publication and mark it complete.
+
+    :param unchanged: collections not copied but referred to, with the folder of their earlier copy.
+    """
+    number = max(numbers(root), default=0) + 1
+    target = folder(root, number)
+    target.mkdir(parents=True)
+    places = {}
+    for name in specs:
+        if name in unchanged:
+            places[name] = unchanged[name]
+            continue
+        copy_tree(writer / name, target / name, skip=frozenset({"wal", CONFIG}))
+        config = json.loads((writer / name / CONFIG).read_text())
+        config["wal_enabled"] = False  # the engine locks a write-ahead log for one process
+        write_durably(target / name / CONFIG, json.dumps(config))
+        lock_file(target / name).touch()
+        places[name] = f"{target.name}/{name}"
+    fsync_folder(target.parent)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    published = Published(number, now, places, dict(specs), release)
+    write_durably(target / MARKER, published.to_json())
+    return published
+
+
+def remove_old(root: Path) -> None:
+    """Remove what neither the newest publications refer to nor a reader has locked, half-written ones included.
+
+    Only the holder of the writer lease may call it.
+    """
+    complete = [n for n in numbers(root) if (folder(root, n) / MARKER).exists()]
+    keep = complete[-KEPT:]
+    needed: set[str] = set()
+    for number in keep:
+        marker = read_marker(root, number)
+        needed.update(marker.collections.values() if marker else ())
+    for number in numbers(root):
+        path = folder(root, number)
+        if number not in keep:
+            (path / MARKER).unlink(missing_ok=True)  # first, so that nobody opens what is about to go
+        for copy in [p for p in path.iterdir() if p.is_dir()]:
+            if f"{path.name}/{copy.name}" not in needed:
+                _remove_copy(copy)
+        if number not in keep and not any(p.is_dir() for p in path.iterdir()):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_copy(copy: Path) -> None:
+    lock = lock_file(copy)
+    fd = lock_exclusive(lock)
+    if fd is None and lock.exists():
+        return  # a reader has it
+    lock.unlink(missing_ok=True)
+    shutil.rmtree(copy, ignore_errors=True)
+    if fd is not None:
+        os.close(fd)

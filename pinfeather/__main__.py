@@ -1,0 +1,5 @@
+"""``python -m pinfeather``."""
+
+from pinfeather.cli import main
+
+main()

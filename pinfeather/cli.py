@@ -1,0 +1,103 @@
+"""The command line. Commands load their modules only when they run, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+from feature_repo.errors import PinfeatherError, UsageError
+from pinfeather import __version__
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("pinfeather.commands.demo", "Everything once, on a generated catalogue."),
+    "init": ("pinfeather.commands.repo", "Write a repository of your own."),
+    "generate": ("pinfeather.commands.repo", "Fill a repository with a believable synthetic catalogue."),
+    "import": ("pinfeather.commands.importing", "Turn a public data set into raw tables and judgments."),
+    "validate": ("pinfeather.commands.repo", "Check the raw tables against their contracts."),
+    "aggregate": ("pinfeather.commands.repo", "Make the sources of the feature views, as of a time."),
+    "lexical": ("pinfeather.commands.repo", "Fit the statistics behind BM25."),
+    "apply": ("pinfeather.commands.repo", "Apply the Feast definitions."),
+    "plan": ("pinfeather.commands.vectors", "Count what materialize would do, without loading a model."),
+    "materialize": ("pinfeather.commands.vectors", "Embed what changed and write features and vectors to Qdrant."),
+    "audit": ("pinfeather.commands.vectors", "Compare source, ledger, vector log and store."),
+    "train": ("pinfeather.commands.models", "Train the student on the judgments."),
+    "evaluate": ("pinfeather.commands.models", "Judge scorers on human labels."),
+    "search": ("pinfeather.commands.serving", "Search pins, with five-level relevance."),
+    "score": ("pinfeather.commands.serving", "Score a query against given pins."),
+    "related": ("pinfeather.commands.serving", "Pins related to a pin."),
+    "home-feed": ("pinfeather.commands.serving", "A feed from recently seen pins."),
+    "features": ("pinfeather.commands.serving", "Look up features of pins through a feature service."),
+    "embed": ("pinfeather.commands.serving", "Vectors of queries or pins."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in :data:`COMMANDS` and are imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of a first day's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "auto_envvar_prefix": "PINFEATHER",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    },
+)
+@click.version_option(__version__, prog_name="pinfeather")
+def cli() -> None:
+    """Feature-store-centric embeddings: Feast says what a feature is, Qdrant holds the vectors, a student scores.
+
+    \b
+    Start with:
+      pinfeather demo                      everything once, on a generated catalogue
+      pinfeather init my_repo              a repository of your own
+      pinfeather COMMAND --help            options, environment variables, examples
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with rejected rows. With --json, stdout holds data only.
+    """
+
+
+def main() -> None:
+    """Entry point: run the command line and turn every expected error into one message and an exit code."""
+    from materialize.stores.errors import StoreError
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models come from folders, never from a hub at run time
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was committed stays; run the same command again to go on.", err=True)
+        sys.exit(130)
+    except (PinfeatherError, StoreError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

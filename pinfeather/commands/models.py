@@ -1,0 +1,162 @@
+"""Commands that train and judge: train student, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from feature_repo.errors import UsageError
+from feature_repo.paths import RepoPaths
+from pinfeather.options import device_option, json_option, repo_option
+from pinfeather.output import emit_json, say, table
+
+FIGURES = ("ndcg@20", "precision@8", "accuracy", "within_one", "auroc_3", "auroc_4", "auroc_5")
+
+
+@click.group("train")
+def train_command() -> None:
+    """Train models on the judgments."""
+
+
+@train_command.command("student")
+@repo_option
+@click.option("--name", show_envvar=True, help="Name of the bundle; default student-N.")
+@click.option("--seed", default=0, show_default=True, show_envvar=True)
+@device_option
+@json_option
+def train_student_command(repo: str, name: str | None, seed: int, device: str, as_json: bool) -> None:
+    """Fit the student's head on every judged pair, write the bundle and let the release name it.
+
+    \b
+    Examples:
+      pinfeather train student --repo my_repo
+      pinfeather evaluate --repo my_repo
+    """
+    from pinfeather.training import Judged, train_student
+
+    trained = train_student(Judged.read(RepoPaths.open(repo), device=device), name, seed)
+    if as_json:
+        emit_json(trained)
+        return
+    say(
+        f"Bundle {trained['bundle']}: {trained['pairs']:,} pairs, {trained['queries']:,} queries, at {trained['folder']}."
+    )
+    say(f"Release {trained['release']} names it; readers see it now.")
+
+
+@click.command("evaluate")
+@repo_option
+@click.option(
+    "--scorer",
+    "scorers",
+    multiple=True,
+    type=click.Choice(["bm25", "zero-shot", "student"]),
+    show_envvar=True,
+    help="Repeatable; default all three, or student with --pairs.",
+)
+@click.option(
+    "--pairs",
+    "pairs_file",
+    metavar="FILE",
+    show_envvar=True,
+    help="Parquet or CSV: query, title, description?, level?.",
+)
+@click.option("--bundle", metavar="DIR", show_envvar=True, help="With --pairs: this student instead of the release's.")
+@click.option(
+    "--scores", "scores_out", metavar="OUT", show_envvar=True, help="With --pairs: write a row per pair here."
+)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 50), show_envvar=True)
+@click.option("--seed", default=0, show_default=True, show_envvar=True)
+@device_option
+@json_option
+def evaluate_command(
+    repo: str,
+    scorers: tuple[str, ...],
+    pairs_file: str | None,
+    bundle: str | None,
+    scores_out: str | None,
+    folds: int,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Judge scorers on human labels: nDCG@20, precision@8, accuracy, AUROC at each level, with 95 % intervals.
+
+    Without --pairs: the repository's judgments, by folds that share no query; the student is trained anew for each
+    fold. With --pairs: the trained student (or another scorer) on a file. JSON is one object for one scorer, a list
+    for several.
+
+    \b
+    Examples:
+      pinfeather evaluate --repo my_repo
+      pinfeather evaluate --repo my_repo --scorer student --json
+      pinfeather evaluate --repo my_repo --pairs held_out.parquet --scores scores.parquet
+    """
+    if pairs_file is None:
+        if bundle or scores_out:
+            raise UsageError("--bundle and --scores go with --pairs FILE.")
+        from pinfeather.training import Judged, cross_validate_judged
+
+        judged = Judged.read(RepoPaths.open(repo), device=device)
+        figures = cross_validate_judged(judged, scorers or ("bm25", "zero-shot", "student"), folds, seed)
+        note = f"{folds} folds that share no query; 95 % intervals by bootstrap over queries"
+    else:
+        figures = _evaluate_file(pairs_file, scorers or ("student",), repo, bundle, scores_out, device, seed)
+        note = "95 % intervals by bootstrap over queries"
+    if as_json:
+        emit_json(figures[0] if len(figures) == 1 else figures)
+        return
+    show_figures(figures, note)
+
+
+def _evaluate_file(
+    file: str,
+    scorers: tuple[str, ...],
+    repo: str,
+    bundle: str | None,
+    scores_out: str | None,
+    device: str,
+    seed: int,
+) -> list[dict[str, Any]]:
+    from embedders.evaluation.evaluate import evaluate_scores
+    from embedders.evaluation.pairs import PairSet
+    from pinfeather.training import check_scores_path, score_file, write_scores
+
+    out: Path | None = check_scores_path(scores_out) if scores_out else None
+    if out and len(scorers) > 1:
+        raise UsageError("--scores writes the rows of one scorer: give one --scorer.")
+    pairs = PairSet.from_file(file)
+    answers = score_file(pairs, scorers, repo, bundle, device)
+    if out:
+        write_scores(out, pairs, answers[0])
+        say(f"Wrote {len(pairs):,} rows to {out}.")
+    if pairs.levels is None:
+        say(f"{file} has no column `level`: scored, not judged.")
+        empty = dict.fromkeys([name for figure in FIGURES for name in (figure, f"{figure}_ci")])
+        queries = len(set(pairs.queries))
+        return [
+            {"dataset": pairs.name, "scorer": answer.scorer, "pairs": len(pairs), "queries": queries, **empty}
+            for answer in answers
+        ]
+    return [
+        evaluate_scores(pairs.name, one.scorer, pairs.queries, pairs.levels, one.probabilities, one.scores, seed=seed)
+        for one in answers
+    ]
+
+
+def show_figures(figures: list[dict[str, Any]], note: str) -> None:
+    """Figures of each scorer, each with its interval below."""
+    rows: list[list[Any]] = []
+    for one in figures:
+        rows.append([one["scorer"], *(one[name] for name in FIGURES)])
+        rows.append(["", *(_interval(one[f"{name}_ci"]) for name in FIGURES)])
+    first = figures[0]
+    table(
+        f"{first['dataset']}: {first['pairs']:,} pairs, {first['queries']:,} queries", ["scorer", *FIGURES], rows, note
+    )
+
+
+def _interval(bounds: Any) -> str:
+    return f"{bounds[0]:.3f}-{bounds[1]:.3f}" if bounds and bounds[0] is not None else ""

@@ -1,0 +1,151 @@
+"""Everything once, on a generated catalogue: the steps of ``pinfeather demo`` and their report."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from feature_repo.errors import PinfeatherError
+from feature_repo.paths import RepoPaths
+
+EDITED, DELETED = 7, 3
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """What the demo did; keys of :meth:`to_json` are a contract."""
+
+    paths: RepoPaths
+    tables: dict[str, int] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)
+    second: dict[str, Any] = field(default_factory=dict)
+    planned: dict[str, Any] = field(default_factory=dict)
+    edited: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
+    evaluate: list[dict[str, Any]] = field(default_factory=list)
+    bundle: str = ""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """One report; figures are of a synthetic catalogue."""
+        student, *others = sorted(self.evaluate, key=lambda figures: figures["scorer"] != "student")
+        return {
+            "synthetic": True,
+            "tables": self.tables,
+            "first": self.first,
+            "second": self.second,
+            "plan": self.planned,
+            "edited": self.edited,
+            "audit": self.audit,
+            "evaluate": student,
+            "baselines": others,
+            "bundle": self.bundle,
+            "seconds": round(self.seconds, 1),
+            "peak_memory_mb": round(self.peak_memory_mb),
+            "repo": str(self.paths.root),
+        }
+
+
+def run_demo(folder: Path, pins: int, seed: int, tell: Tell, progress: Callable[[int, int], None]) -> Report:
+    """Generate ``pins`` pins into ``folder`` and take them through every room.
+
+    :raises PinfeatherError: if ``folder`` holds a repository already, or a step does not do what it must.
+    """
+    from embedders.encoder import load_encoder
+    from feature_repo.aggregates import aggregate
+    from feature_repo.validation import validate
+    from materialize.audit import audit
+    from materialize.plan import plan
+    from materialize.run import RunOptions, materialize
+    from pinfeather.apply import apply_definitions
+    from pinfeather.generate import NOW, generate_catalogue
+    from pinfeather.init import init_repository
+    from pinfeather.pipeline import fit_lexical
+    from pinfeather.training import Judged, cross_validate_judged, train_student
+
+    started = time.perf_counter()
+    paths = init_repository(folder)
+    report = Report(paths)
+    tell(f"generate   {pins:,} synthetic pins with boards, a search log and judgments")
+    report.tables = generate_catalogue(paths.raw, pins=pins, seed=seed).rows
+    tell("validate   raw tables against their contracts")
+    validate(paths)
+    tell("aggregate  board titles, engaged queries, engagement, token ids")
+    aggregate(paths, as_of=NOW)
+    tell("apply      Feast definitions")
+    apply_definitions(paths)
+    planned = plan(paths)
+    tell(
+        f"plan       {planned.texts_to_encode:,} texts, {planned.tokens:,} tokens, about {planned.estimated_seconds:.0f} s"
+    )
+    encoder = load_encoder("packaged")
+    tell(f"materialize  on {encoder.recipe.device} in {encoder.recipe.precision}: {encoder.recipe.reason}")
+    report.first = materialize(paths, RunOptions(encoder=encoder, progress=progress)).to_json()
+    tell("materialize  again: nothing changed, so nothing is encoded")
+    report.second = materialize(paths, RunOptions(encoder=encoder)).to_json()
+    tell(f"edit       {EDITED} pins, delete {DELETED}; validate, aggregate, plan, materialize")
+    edit_pins(paths, seed)
+    validate(paths)
+    aggregate(paths, as_of=NOW)
+    report.planned = plan(paths).to_json()
+    report.edited = materialize(paths, RunOptions(encoder=encoder)).to_json()
+    tell("audit      source, ledger, vector log and store")
+    report.audit = audit(paths).to_json()
+    tell("train      the student's head on the judgments; evaluate it on queries it has not seen")
+    fit_lexical(paths)
+    judged = Judged.read(paths, encoder)
+    report.evaluate = cross_validate_judged(judged, ("bm25", "zero-shot", "student"))
+    report.bundle = train_student(judged)["bundle"]
+    _must(report)
+    report.seconds = time.perf_counter() - started
+    report.peak_memory_mb = _peak_memory_mb()
+    return report
+
+
+def edit_pins(paths: RepoPaths, seed: int) -> tuple[list[str], list[str]]:
+    """Rewrite the pins table with the titles of seven pins changed and three pins gone; their ids."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (file,) = (paths.raw / "pins").glob("*.parquet")
+    pins = pq.read_table(file)
+    chosen = np.random.default_rng(seed).choice(pins.num_rows, EDITED + DELETED, replace=False)
+    edited, deleted = chosen[:EDITED], chosen[EDITED:]
+    titles = pins["title"].to_pylist()
+    for number, row in enumerate(edited):
+        titles[row] = f"{titles[row] or 'Untitled'} (new photo {number + 1})"
+    pins = pins.set_column(pins.schema.get_field_index("title"), "title", pa.array(titles, pa.string()))
+    kept = np.ones(pins.num_rows, bool)
+    kept[deleted] = False
+    ids = pins["pin_id"].to_pylist()
+    pq.write_table(pins.filter(pa.array(kept)), file)
+    return [ids[row] for row in edited], [ids[row] for row in deleted]
+
+
+def _must(report: Report) -> None:
+    """The demo is a check as well: it fails loudly where a promise is broken."""
+    broken = []
+    if report.second["encoder_calls"] or report.second["upserted"]:
+        broken.append(f"the second run encoded {report.second['encoded_texts']} texts, not 0")
+    if (report.edited["encoded_texts"], report.edited["deleted"]) != (EDITED, DELETED):
+        broken.append(f"{report.edited['encoded_texts']} encoded and {report.edited['deleted']} deleted, not 7 and 3")
+    if bad := {k: n for k, n in report.audit.items() if n and k not in ("checked", "ahead", "repaired", "examples")}:
+        broken.append(f"the audit found {bad}")
+    if broken:
+        raise PinfeatherError(f"The demo at {report.paths.root} went wrong: {'; '.join(broken)}. Please report it.")
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident size of this process or any child of it, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    sizes = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(sizes) * unit / 2**20

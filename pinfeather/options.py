@@ -1,0 +1,65 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from feature_repo.errors import UsageError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+repo_option: Decorator = click.option(
+    "--repo",
+    default="feature_repo",
+    show_default=True,
+    envvar="PINFEATHER_REPO",
+    show_envvar=True,
+    metavar="DIR",
+    help="The repository: a folder with feature_store.yaml.",
+)
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, envvar="PINFEATHER_JSON", show_envvar=True, help="Print JSON on stdout."
+)
+device_option: Decorator = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    envvar="PINFEATHER_DEVICE",
+    show_envvar=True,
+    help="Where the model runs; auto takes a GPU where there is one.",
+)
+precision_option: Decorator = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    envvar="PINFEATHER_PRECISION",
+    show_envvar=True,
+    help="auto takes bf16 where the processor has it, else fp32.",
+)
+
+
+def as_of_option(text: str) -> Decorator:
+    """``--as-of TIME``."""
+    return click.option("--as-of", metavar="TIME", show_envvar=True, help=text)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An ISO 8601 time; without a zone it is UTC.
+
+    :raises UsageError: if ``text`` is no time.
+    """
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--as-of {text!r} is no time: write it as 2026-11-01 or 2026-11-01T12:00:00+00:00 (ISO 8601)."
+        ) from error
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -1,0 +1,240 @@
+"""What the client reads from: the newest publication, followed while requests go on over the one they began with."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from feature_repo.errors import PinfeatherError, UsageError
+from feature_repo.lexical import LexicalStatistics
+from feature_repo.paths import RepoPaths
+from materialize.definitions import RepoDefinitions, load_definitions
+from materialize.releases import LIVE_EMBEDDING, Release
+from materialize.spaces import Space, load_space
+from materialize.stores.errors import NoPublicationError, StoreError
+from materialize.stores.layout import entity_collection, point_ids
+from materialize.stores.port import Point
+from materialize.stores.publication import open_reader
+from materialize.stores.published import newest_number
+
+if TYPE_CHECKING:
+    from embedders.bundle import StudentBundle
+
+logger = logging.getLogger(__name__)
+
+LIVE = "live"
+"""Name under which a caller means the space behind :data:`materialize.releases.LIVE_EMBEDDING`."""
+
+
+class Publication:
+    """One publication with its release; everything a request reads comes from one of these.
+
+    :raises PinfeatherError: if nothing was published yet, or the repository is not applied.
+    """
+
+    def __init__(self, paths: RepoPaths) -> None:
+        self.paths = paths
+        self.project = load_definitions(paths).project
+        try:
+            self.reader = open_reader(paths.online)
+        except NoPublicationError as error:
+            raise PinfeatherError(
+                f"{paths.root} has nothing to serve yet: run `pinfeather materialize --repo {paths.root}`."
+            ) from error
+        manifest = self.reader.release
+        self.release = Release.from_json(manifest) if manifest else Release(0)
+        self._spaces: dict[str, Space] = {}
+
+    @property
+    def number(self) -> int:
+        """The number of the publication."""
+        return self.reader.number
+
+    @cached_property
+    def definitions(self) -> RepoDefinitions:
+        """Views and services, as they were when this publication was first asked for features."""
+        return load_definitions(self.paths)
+
+    @cached_property
+    def bundle(self) -> StudentBundle | None:
+        """The student bundle that the release names.
+
+        :raises PinfeatherError: if it is not there or damaged.
+        """
+        if not self.release.bundle:
+            return None
+        from embedders.bundle import StudentBundle
+
+        return StudentBundle.load(self.paths.bundles / self.release.bundle)
+
+    @cached_property
+    def statistics(self) -> LexicalStatistics | None:
+        """The statistics snapshot that the release names; without one, the bundle's copy.
+
+        :raises PinfeatherError: if it is not there, damaged or of another lexical version.
+        """
+        if self.release.lexical:
+            return LexicalStatistics.load(self.paths.lexical / f"{self.release.lexical}.json")
+        return self.bundle.statistics if self.bundle else None
+
+    def space(self, name: str = LIVE) -> Space:
+        """The space called ``name``: ``live``, a public name of the release, or a physical name.
+
+        :raises PinfeatherError: if there is none; the message lists those there are.
+        """
+        physical = self._physical(name)
+        if physical not in self._spaces:
+            self._spaces[physical] = load_space(self.paths, physical)
+        return self._spaces[physical]
+
+    def _physical(self, name: str) -> str:
+        public = LIVE_EMBEDDING if name == LIVE else name
+        if public in self.release.names:
+            return self.release.names[public]
+        spaces = self.spaces()
+        if name in spaces:
+            return name
+        if name == LIVE:
+            raise PinfeatherError(
+                f"No space is live in {self.paths.root}: run `pinfeather materialize --repo {self.paths.root}`."
+            )
+        known = [LIVE, *sorted(self.release.names), *spaces] if self.release.names else spaces
+        raise UsageError(f"There is no space {name!r}; there are: {', '.join(known) or 'none yet'}.")
+
+    def spaces(self) -> list[str]:
+        """Physical names of the spaces that can be read."""
+        return [name for name in self.reader.collections() if (self.paths.spaces / f"{name}.json").is_file()]
+
+    def view_of(self, space: Space) -> str:
+        """The embedding view under which the space's points have their ids."""
+        return next((view for view, name in self.release.names.items() if name == space.name), LIVE_EMBEDDING)
+
+    def vector_points(
+        self, space: Space, pin_ids: Sequence[str], payload: Sequence[str] | bool = False
+    ) -> list[Point | None]:
+        """Points of ``space`` with their vectors, in the order of ``pin_ids``; None for an unknown pin."""
+        ids = point_ids(self.project, self.view_of(space), "pin_id", pin_ids)
+        return self.reader.get_many(space.name, ids, payload, True)
+
+    def rows(self, views: Sequence[str], pin_ids: Sequence[str], payload: Sequence[str] | bool = True) -> Any:
+        """View to its rows of ``pin_ids``, all read at once; None where there is no row."""
+        collection = entity_collection(self.project, ["pin_id"])
+        if collection not in self.reader.collections():
+            return {view: [None] * len(pin_ids) for view in views}
+        ids = [each for view in views for each in point_ids(self.project, view, "pin_id", pin_ids)]
+        points = self.reader.get_many(collection, ids, payload)
+        n = len(pin_ids)
+        return {view: points[place * n : (place + 1) * n] for place, view in enumerate(views)}
+
+    def warm(self) -> None:
+        """Load the collections of the hot path, so that no request waits for them."""
+        hot = {entity_collection(self.project, ["pin_id"]), self.release.live_space}
+        for name in hot & set(self.reader.collections()):
+            self.reader.get_many(str(name), [])
+
+
+class Publications:
+    """Hands out the newest publication; looks for a newer one at most every ``interval`` seconds.
+
+    A request keeps the publication it began with. While one thread loads a newer one, the others go on over the old
+    one, which is closed when its last request is done.
+
+    :param on_switch: called with each publication before it serves.
+    """
+
+    def __init__(
+        self,
+        paths: RepoPaths,
+        on_switch: Callable[[Publication], None],
+        interval: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.paths = paths
+        self.interval = interval
+        self._on_switch = on_switch
+        self._clock = clock
+        self._checked = clock()
+        self._lock = threading.Lock()
+        self._switching = threading.Lock()
+        self._newest: Publication | None = None
+        self._users: dict[Publication, int] = {}
+        self._closed = False
+
+    @contextmanager
+    def current(self) -> Iterator[Publication]:
+        """The publication for one request."""
+        publication = self._enter()
+        try:
+            yield publication
+        finally:
+            self._leave(publication)
+
+    def refresh(self) -> bool:
+        """Switch to the newest publication now; whether there was a newer one."""
+        with self._switching:
+            return self._follow()
+
+    def close(self) -> None:
+        """Let everything go; requests that are under way finish first."""
+        with self._lock:
+            self._closed = True
+            newest, self._newest = self._newest, None
+            idle = newest is not None and not self._users.get(newest)
+        if newest is not None and idle:
+            newest.reader.close()
+
+    def _enter(self) -> Publication:
+        if self._newest is None:
+            with self._switching:
+                self._follow()
+        elif self._clock() - self._checked >= self.interval and self._switching.acquire(blocking=False):
+            try:
+                self._follow()
+            except (StoreError, PinfeatherError) as error:
+                logger.warning("publication %d goes on serving: %s", self._newest.number, error)
+            finally:
+                self._switching.release()
+        with self._lock:
+            publication = self._newest
+            if publication is None:
+                raise PinfeatherError("This client was closed; open another one.")
+            self._users[publication] = self._users.get(publication, 0) + 1
+            return publication
+
+    def _leave(self, publication: Publication) -> None:
+        with self._lock:
+            self._users[publication] -= 1
+            idle = not self._users[publication]
+            if idle:
+                del self._users[publication]
+            retired = idle and publication is not self._newest
+        if retired:
+            publication.reader.close()
+
+    def _follow(self) -> bool:
+        """Load and switch to the newest publication; the caller holds ``_switching``."""
+        if self._closed:
+            raise PinfeatherError("This client was closed; open another one.")
+        self._checked = self._clock()
+        before = self._newest
+        if before is not None and newest_number(self.paths.online) == before.number:
+            return False
+        publication = Publication(self.paths)
+        with suppress(StoreError):  # a request that needs the damaged collection says so itself
+            if before is not None:
+                publication.warm()
+        self._on_switch(publication)
+        with self._lock:
+            # Closed meanwhile: the new one goes at once, the old one is let go by close() or its last request.
+            self._newest = None if self._closed else publication
+            idle = before is not None and not self._closed and not self._users.get(before)
+        if self._newest is None:
+            publication.reader.close()
+        if before is not None and idle:
+            before.reader.close()
+        return True

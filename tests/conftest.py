@@ -1,0 +1,125 @@
+"""Shared fixtures: no model hub, the real data beside the checkout."""
+
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("FEAST_USAGE", "False")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; tests that need it skip visibly where it is not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def applied(tmp_path_factory):
+    """An applied repository (Feast takes seconds, so once a session); other repositories copy its registry."""
+    from pinfeather.apply import apply_definitions
+    from pinfeather.init import init_repository
+
+    paths = init_repository(tmp_path_factory.mktemp("applied") / "repo")
+    apply_definitions(paths)
+    return paths
+
+
+@pytest.fixture
+def repo(applied, tmp_path):
+    """A repository of its own with the session's registry, its sources pointing into itself."""
+    from feature_repo.paths import RepoPaths
+
+    root = tmp_path / "repo"
+    shutil.copytree(applied.root, root, symlinks=True)
+    cache = root / "data" / "definitions.json"
+    cache.write_text(cache.read_text().replace(str(applied.root), str(root)))
+    return RepoPaths(root)
+
+
+@pytest.fixture
+def catalogue(repo):
+    """Writes pins into ``repo`` and brings its view sources up to date."""
+    return Catalogue(repo)
+
+
+class Catalogue:
+    """A small pins table that a test edits; ``save`` validates and aggregates it for real."""
+
+    NOW = datetime(2026, 10, 1, tzinfo=UTC)
+
+    def __init__(self, paths) -> None:
+        self.paths = paths
+        self.pins = {}
+
+    def put(self, pin_id, title=None, **more):
+        """Add or replace a pin."""
+        self.pins[pin_id] = {
+            "pin_id": pin_id,
+            "title": title,
+            "description": None,
+            "lang": "en",
+            "country": "US",
+            **more,
+        }
+        return self
+
+    def save(self):
+        """Write the raw table, validate, aggregate."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from feature_repo.aggregates import aggregate
+        from feature_repo.validation import validate
+
+        folder = self.paths.raw / "pins"
+        folder.mkdir(parents=True, exist_ok=True)
+        when = {"created_at": self.NOW, "event_timestamp": self.NOW}
+        columns = sorted({name for pin in self.pins.values() for name in (*when, *pin)})
+        rows = [{name: {**when, **pin}.get(name) for name in columns} for pin in self.pins.values()]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
+        report = validate(self.paths)
+        aggregate(self.paths)
+        return report
+
+
+class CountingEncoder:
+    """A fake at the edge: deterministic unit vectors, and the count of every call."""
+
+    def __init__(self) -> None:
+        from embedders.model_folder import ModelFolder
+        from embedders.recipe import EncodingRecipe
+
+        folder = ModelFolder.open("packaged")
+        self.dimension, self.fingerprint = folder.dimension, folder.fingerprint()
+        self.recipe = EncodingRecipe("cpu", "fp32", 1, 1024, reason="a fake that counts")
+        self.calls: list[list[str]] = []
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that was encoded, in order."""
+        return [text for call in self.calls for text in call]
+
+    def encode(self, texts, progress=None):
+        """One unit vector a text, a function of the text alone."""
+        import numpy as np
+        import xxhash
+
+        self.calls.append(list(texts))
+        rows = [np.random.default_rng(xxhash.xxh3_64_intdigest(t.encode())).normal(size=self.dimension) for t in texts]
+        matrix = np.array(rows, np.float32).reshape(len(texts), self.dimension)
+        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def encoder():
+    """A counting encoder with the packaged model's fingerprint."""
+    return CountingEncoder()
