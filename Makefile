@@ -31,9 +31,9 @@ lint: $(STAMP) ## Check style, format and types
 	$(BIN)/mypy feature_repo embedders materialize serving_client pinfeather
 
 bench: $(STAMP) ## Run the benchmarks behind the README's numbers
-	$(BIN)/python benchmarks/lexical.py
-	$(BIN)/python benchmarks/encode.py
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python -m benchmarks.lexical
+	$(BIN)/python -m benchmarks.encode
+	$(BIN)/python -m benchmarks.demo
 
 clean: ## Remove the environment, caches and this checkout's data
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis feature_repo/data

@@ -17,15 +17,9 @@ and slow).
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import random
-import subprocess
-import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -33,9 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.machine import ROOT, machine, save
+
 PAIRS = ROOT.parent / "shared" / "data" / "crowdflower" / "dev_pairs.parquet"
-RESULTS = ROOT / "benchmarks" / "results" / "encode.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "numpy")
 SEED = 20
 WORDS = (
@@ -164,25 +158,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where, when and with what this was measured."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    flags = facts.get("flags", facts.get("Features", "")).split()
-    return {
-        "command": " ".join(["python -m benchmarks.encode", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
-        "cpu": facts.get("model name", platform.processor()),
-        "cpu_flags": [flag for flag in flags if flag.startswith(("avx", "amx", "bf16", "fma"))],
-        "processors": len(os.sched_getaffinity(0)),
-        "load_average_before": [round(value, 2) for value in os.getloadavg()],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-
-
 def print_table(report: dict[str, Any]) -> None:
     """The report for a reader."""
     low, middle, high = report["tokens_p5_p50_p95"]
@@ -204,15 +179,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="turns of every way; the best counts (default 2)")
     parser.add_argument("--queries", type=int, default=200, help="single queries timed (default 200)")
     parser.add_argument("--force-bf16", action="store_true", help="run bf16 where it is emulated, too")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON report")
+    parser.add_argument("--out", type=Path, help="the JSON report; default results/encode.json")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    report = machine() | measure(options)
+    report = machine("encode", PACKAGES) | measure(options)
     order = {name: report["ways"][name] for name in ("naive", "naive 1 thread", "ours fp32", "ours bf16")}
     report["ways"] = order
     print_table(report)
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    save("encode", report, options.out)
 
 
 if __name__ == "__main__":

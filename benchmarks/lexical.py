@@ -15,11 +15,7 @@ target; decoding and the complete feature matrix (6 fields) are timed beside it.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from rank_bm25 import BM25Okapi
 
+from benchmarks.machine import ROOT, machine, save
 from feature_repo.lexical import (
     CandidateTokens,
     LexicalStatistics,
@@ -43,9 +40,7 @@ from feature_repo.lexical import (
 )
 from feature_repo.pin_text import PinFields
 
-ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ROOT.parent / "shared" / "data" / "crowdflower" / "dev_pairs.parquet"
-RESULTS = ROOT / "benchmarks" / "results" / "lexical.json"
 FIELDS = ("title", "description", "link", "boards", "queries")
 SEED = 20
 
@@ -202,29 +197,12 @@ def both_scores(
     return bm25_scores(ids, tokens, statistics), text_match(ids, tokens)
 
 
-def machine() -> dict[str, str | int | None]:
-    """What the figures were measured on."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
-    }
-
-
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalogue", type=int, default=20_000, help="pins in the catalogue (at least 1000)")
     parser.add_argument("--rounds", type=int, default=200, help="queries timed")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
+    parser.add_argument("--out", type=Path, help="where the JSON goes; default results/lexical.json")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -241,8 +219,7 @@ def main() -> None:
     table = clock.table()
     both, peer = table["BM25 (lucene) + text match"], table["rank-bm25"]
     report = {
-        "command": "python -m benchmarks.lexical",
-        "machine": machine(),
+        **machine("lexical", ("numpy", "rank-bm25")),
         "text": texts.source,
         "catalogue": len(pins),
         "candidates": 500,
@@ -265,8 +242,7 @@ def main() -> None:
         print(f"{name:36} p50 {row['p50_ms']:8.3f} ms   p99 {row['p99_ms']:8.3f} ms")
     print(f"rank-bm25 / ours (okapi) {report['rank_bm25_over_ours_p50']} x; greatest difference {worst:.1e}")
     print(f"encode {report['encode_microseconds_per_pin']} us a pin; fit {fit_seconds:.2f} s for {len(pins):,} pins")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    save("lexical", report, options.out)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Batches are of similar length, so a text meets other neighbours, and other padding, from call to call. The same list
 gives the same bits on one machine and recipe. The same text in two lists gives vectors whose components differ by up to
 1e-6 in fp32 and 5e-3 in bf16 (cosine at least 0.999; measured 1e-7, and 1.4e-3 with cosine 0.99997). :func:`as_stored`
-hides the fp32 difference in 998 components of 1,000, the bf16 difference in few. So compare fingerprints of texts, never
+hides the fp32 difference in 998 components of 1,000, that of bf16 in few. So compare fingerprints of texts, never
 vectors bit by bit, and read the vector that was stored.
 """
 

@@ -79,7 +79,8 @@ class RelevanceHead:
                 f"The head reads [n, {len(self.names)}] features, got {list(features.shape)}: the bundle belongs to "
                 "other towers or another version of the features. Train it again with `pinfeather train student`."
             )
-        z = (features - self.mean) * self.scale
+        with np.errstate(invalid="ignore"):  # infinity in a feature that is switched off
+            z = (features - self.mean) * self.scale
         np.nan_to_num(z, copy=False, nan=0.0, posinf=CLIP, neginf=-CLIP)
         return np.clip(z, -CLIP, CLIP, out=z)
 
@@ -267,7 +268,7 @@ def _fit(
     parameters = [weights.requires_grad_(), bias.requires_grad_()]
     optimiser = torch.optim.LBFGS(
         parameters,
-        max_iter=200,
+        max_iter=60,
         tolerance_grad=1e-5,
         tolerance_change=1e-8,
         history_size=20,
@@ -281,7 +282,12 @@ def _fit(
         (loss / rows).backward()
         return loss / rows
 
-    optimiser.step(closure)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the steps are small: on a busy machine threads wait for each other longer than they work
+    try:
+        optimiser.step(closure)
+    finally:
+        torch.set_num_threads(threads)
     return weights.detach().numpy() * unit, bias.detach().numpy()
 
 

@@ -89,13 +89,18 @@ def understood(kind: Kind, found: pa.DataType) -> bool:
     }[kind]
 
 
+def plain(raw: pa.Array) -> pa.Array:
+    """``raw`` without the encodings that Arrow cannot compute on: dictionaries decoded, views copied."""
+    if pa.types.is_dictionary(raw.type):
+        raw = raw.dictionary_decode()
+    return as_strings(raw) if _is_text(raw.type) else raw
+
+
 def cast(raw: pa.Array, column: Column, now: datetime) -> Cast:
     """``raw`` as the column's stored type, with every check of the contract that looks at one value.
 
-    The type must be :func:`understood`; ``now`` bounds timestamps.
+    ``raw`` is :func:`plain` and its type :func:`understood`; ``now`` bounds timestamps.
     """
-    if pa.types.is_dictionary(raw.type):
-        raw = raw.dictionary_decode()
     if pa.types.is_null(raw.type):
         result = Cast(pa.nulls(len(raw), arrow_type(column.kind)))
     elif column.kind is Kind.TIME:
@@ -209,6 +214,9 @@ def _cast_id(raw: pa.Array, name: str) -> Cast:
 
 
 def _cast_text(raw: pa.Array, name: str) -> Cast:
+    if pa.types.is_floating(raw.type):  # a text may be 1.5, an id may not
+        whole, numbers = _cast_integer(raw, name).values, _without_nan(raw.cast(pa.float64())).values
+        return Cast(pc.coalesce(whole.cast(pa.string()), numbers.cast(pa.string())))
     if not _is_text(raw.type):
         return _numbers_as_text(raw, name)
     return _checked_text(raw, name, MAX_TEXT_CHARACTERS)

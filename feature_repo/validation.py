@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.columns import arrow_type, as_strings, cast, has_control, invalid_utf8, understood
+from feature_repo.columns import arrow_type, cast, has_control, invalid_utf8, plain, understood
 from feature_repo.contracts import CONTRACTS, TableContract
 from feature_repo.errors import ContractError
 from feature_repo.paths import RepoPaths
@@ -125,6 +125,7 @@ class _TableRun:
             self._write_latest(pa.concat_tables(self.held))
 
     def _check(self, batch: pa.RecordBatch, source: str, first_row: int) -> None:
+        batch = pa.RecordBatch.from_arrays([plain(column) for column in batch.columns], batch.schema.names)
         found = _Codes(len(batch))
         columns = {}
         for column in self.contract.columns:
@@ -300,20 +301,18 @@ def _older_copies(keys: pa.ChunkedArray, times: pa.ChunkedArray) -> npt.NDArray[
 
 def _readable(column: pa.ChunkedArray) -> pa.Array:
     """Raw values as text; bytes that are no UTF-8 and control characters are escaped with backslashes."""
-    array = column.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain(column.combine_chunks())
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
         return pa.array([_readable_list(value) for value in array], pa.string())
-    if not (pa.types.is_string(array.type) or array.type in _BYTES_LIKE):
+    if pa.types.is_timestamp(array.type) and array.type.tz:
+        array = array.cast(pa.timestamp(array.type.unit, "UTC"))  # the zone's name may be unknown here
+    if not pa.types.is_string(array.type):
         return array.cast(pa.string())
-    texts = as_strings(array)
-    if invalid_utf8(texts) is None and has_control(texts) is None:
-        return texts
-    return pa.array([_escape(value) for value in texts.view(pa.binary()).to_pylist()], pa.string())
+    if invalid_utf8(array) is None and has_control(array) is None:
+        return array
+    return pa.array([_escape(value) for value in array.view(pa.binary()).to_pylist()], pa.string())
 
 
-_BYTES_LIKE = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.large_string(), pa.string_view())
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A, 0x0D)}
 
 

@@ -125,16 +125,8 @@ def _change(row: dict[str, Any], template: PinTextTemplate) -> PinChange:
     )
 
 
-@dataclass
-class PlannedTexts:
-    """Distinct texts that a run must encode: fingerprint to how many pins carry it."""
-
-    pins: dict[bytes, int]
-    tokens: int
-
-
-def count_pins(scan: PinScan, space: Space, counts: Counts, *, tokens: bool) -> PlannedTexts:
-    """Fill the pin counts of ``counts`` from ``scan``; with ``tokens``, count the word pieces to encode as well."""
+def count_pins(scan: PinScan, space: Space, counts: Counts) -> dict[bytes, int]:
+    """Fill the pin counts of ``counts`` from ``scan``; gives text fingerprint to how many pins want its vector."""
     pins: dict[bytes, int] = {}
     total = 0
     counter = None
@@ -153,12 +145,12 @@ def count_pins(scan: PinScan, space: Space, counts: Counts, *, tokens: bool) -> 
                 if change.text_fp not in pins:
                     fresh.append(change.text)
                 pins[change.text_fp] = pins.get(change.text_fp, 0) + 1
-        if tokens and fresh:
+        if fresh:
             counter = counter or TokenCounter(space.model)
             total += sum(counter.count(fresh))
     counts.texts_to_encode = len(pins)
     counts.tokens = total
-    return PlannedTexts(pins, total)
+    return pins
 
 
 def count_features(con: Any, definitions: RepoDefinitions, ledger: Ledger, counts: Counts) -> None:
@@ -180,7 +172,7 @@ def plan(paths: RepoPaths, model: str | None = None) -> Counts:
     with Ledger(paths) as ledger, connect() as con:
         count_features(con, definitions, ledger, counts)
         scan = open_pin_scan(con, definitions, space, ledger)
-        count_pins(scan, space, counts, tokens=True)
+        count_pins(scan, space, counts)
         rate = ledger.tokens_per_second(space.name) or ASSUMED_TOKENS_PER_SECOND
     counts.estimated_seconds = counts.tokens / rate
     counts.seconds = time.perf_counter() - started

@@ -19,7 +19,7 @@ from materialize import vector_log
 from materialize.definitions import RepoDefinitions, load_definitions
 from materialize.feature_rows import write_feature_rows
 from materialize.ledger import SCHEMA, Ledger
-from materialize.plan import Counts, Kind, PinChange, PlannedTexts, count_pins, open_pin_scan, pin_changes
+from materialize.plan import Counts, Kind, PinChange, count_pins, open_pin_scan, pin_changes
 from materialize.releases import LIVE_EMBEDDING, write_release
 from materialize.scan import PinScan, connect, raw_engine
 from materialize.spaces import Space, live_space, save_space
@@ -59,7 +59,8 @@ class _Run:
     number: int
     counts: Counts
     options: RunOptions
-    planned: PlannedTexts
+    planned: dict[bytes, int]
+    """Text fingerprint to how many pins want its vector."""
     started: datetime
     encode_seconds: float = 0.0
     part: int = 0
@@ -101,7 +102,7 @@ def materialize(paths: RepoPaths, options: RunOptions | None = None) -> Counts:
         connect() as con,
     ):
         scan = open_pin_scan(con, definitions, space, ledger)
-        planned = count_pins(scan, space, counts, tokens=False)
+        planned = count_pins(scan, space, counts)
         _guard_deletes(scan, options)
         run = _Run(
             paths=paths,
@@ -129,7 +130,7 @@ def _write(run: _Run, con: Any, definitions: RepoDefinitions, scan: PinScan) -> 
     space = run.space
     if not (run.paths.spaces / f"{space.name}.json").is_file():
         vector_log.prepare(run.paths, space.name, space.dimension)
-        save_space(run.paths, replace(space, recipe=run.encoder().recipe.to_json() if run.planned.pins else {}))
+        save_space(run.paths, replace(space, recipe=run.encoder().recipe.to_json() if run.planned else {}))
     run.store.create(space.name, CollectionSpec({DEFAULT_VECTOR: VectorSpec(space.dimension, "dot")}))
     run.ledger.set_engine(space.name, raw_engine())
     written = 0
@@ -229,7 +230,7 @@ def _encode(run: _Run, changes: list[PinChange]) -> dict[bytes, npt.NDArray[np.f
     run.counts.encoder_calls += 1
     run.counts.encoded_texts += len(missing)
     fresh = dict(zip(missing, vectors, strict=True))
-    run.shared.update({fp: vector for fp, vector in fresh.items() if run.planned.pins.get(fp, 0) > 1})
+    run.shared.update({fp: vector for fp, vector in fresh.items() if run.planned.get(fp, 0) > 1})
     return {**known, **fresh}
 
 

@@ -83,9 +83,8 @@ def run_demo(folder: Path, pins: int, seed: int, tell: Tell, progress: Callable[
     tell("apply      Feast definitions")
     apply_definitions(paths)
     planned = plan(paths)
-    tell(
-        f"plan       {planned.texts_to_encode:,} texts, {planned.tokens:,} tokens, about {planned.estimated_seconds:.0f} s"
-    )
+    cost = f"{planned.tokens:,} tokens, about {planned.estimated_seconds:.0f} s"
+    tell(f"plan       {planned.texts_to_encode:,} texts, {cost}")
     encoder = load_encoder("packaged")
     tell(f"materialize  on {encoder.recipe.device} in {encoder.recipe.precision}: {encoder.recipe.reason}")
     report.first = materialize(paths, RunOptions(encoder=encoder, progress=progress)).to_json()

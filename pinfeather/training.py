@@ -136,9 +136,9 @@ def score_file(
 ) -> list[FileScores]:
     """Score the pairs of a file, each distinct text encoded once.
 
-    The student is the bundle of ``bundle_folder``, else of the repository's release. BM25 and zero-shot get their levels
-    from the repository's judgments, where it has any; BM25's statistics are the bundle's, else the release's, else
-    fitted on the file.
+    The student is the bundle of ``bundle_folder``, else of the repository's release. BM25 and zero-shot get their
+    levels from the repository's judgments, where it has any; BM25's statistics are the bundle's, else the release's,
+    else fitted on the file.
     """
     from embedders.encoder import load_encoder
     from embedders.training import fit_statistics, pair_features
@@ -216,8 +216,8 @@ def write_scores(out: Path, pairs: PairSet, answer: FileScores) -> None:
 
     if answer.probabilities is None:
         raise PinfeatherError(
-            f"Scorer {answer.scorer} gives no levels without judgments to calibrate on: name a repository that has some "
-            "with --repo, or use --scorer student."
+            f"Scorer {answer.scorer} gives no levels without judgments to calibrate on: name a repository that has "
+            "some with --repo, or use --scorer student."
         )
     table = pa.table(score_columns(pairs, answer.probabilities))
     try:

@@ -139,7 +139,7 @@ class Judge:
         if self.bundle is not None and fingerprint != self.bundle.manifest.query_tower:
             raise PinfeatherError(
                 f"Bundle {self.bundle.manifest.name} was trained with the query tower "
-                f"{self.bundle.manifest.query_tower}, not with {fingerprint}: use that model, or train the student again."
+                f"{self.bundle.manifest.query_tower}, not with {fingerprint}: use that one, or train the student again."
             )
 
     def score(

@@ -204,6 +204,14 @@ def test_loading_and_encoding_leave_torch_threads_of_the_caller_alone(tiny_folde
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize(("threads", "each"), [(2, 1), (16, 2)])
+def test_workers_share_the_threads_instead_of_each_taking_all(tiny_folder, threads, each):
+    import torch
+
+    encoder = load_encoder(tiny_folder, "cpu", "fp32", threads=threads)
+    assert encoder._runner._pool.submit(torch.get_num_threads).result() == each
+
+
 @pytest.mark.parametrize(("texts", "says"), [("sofa", "list of texts"), (["sofa", None], "Text 1 of 2 is None")])
 def test_what_is_no_list_of_texts_is_refused(packaged, texts, says):
     with pytest.raises(EncodingError, match=says):

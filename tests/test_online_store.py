@@ -342,14 +342,14 @@ class TestViewsComeAndGo:
 class TestSpaces:
     """A release names the collection of an embedding view; the materializer owns it."""
 
-    def released(self, shop: Shop) -> None:
+    def released(self, shop: Shop, space: str = "search-a1") -> None:
         shop.apply(shop.view("text"))
         with open_writer(shop.online) as writer:
-            writer.create("search-a1", CollectionSpec({"vector": VectorSpec(2)}))
+            writer.create(space, CollectionSpec({"vector": VectorSpec(2)}))
             payload = layout.row_payload("shop", "vectors", {"pin_id": "p1"}, layout.to_micros(NOON), {})
             identity = layout.point_id("shop", "vectors", {"pin_id": "p1"})
-            writer.upsert("search-a1", [Point(identity, payload, {"vector": [0.0, 1.0]})])  # type: ignore[dict-item]
-            writer.publish({"names": {"vectors": "search-a1"}})
+            writer.upsert(space, [Point(identity, payload, {"vector": [0.0, 1.0]})])  # type: ignore[dict-item]
+            writer.publish({"names": {"vectors": space}})
 
     def test_feast_reads_the_space(self, shop: Shop) -> None:
         self.released(shop)
@@ -359,12 +359,13 @@ class TestSpaces:
         assert (found["pin_id"], found["distance"]) == (["p1"], [2.0])
         assert shop.collections() == {"search-a1": 1, "shop@pin_id": 0}
 
-    def test_apply_drop_and_teardown_leave_it_alone(self, shop: Shop) -> None:
-        self.released(shop)
+    @pytest.mark.parametrize("space", ["search-a1", "shop__vectors"])
+    def test_apply_drop_and_teardown_leave_it_alone(self, shop: Shop, space: str) -> None:
+        self.released(shop, space)
         shop.apply(shop.view("vectors", vector={"vector_length": 5}))
         shop.apply(shop.view("text"), delete=(shop.store.get_feature_view("vectors"),))
         shop.store.teardown()
-        assert shop.collections()["search-a1"] == 1
+        assert shop.collections()[space] == 1
 
 
 def entity_key(**values: Any) -> Any:

@@ -154,10 +154,15 @@ def test_whole_number_ids_and_every_kind_of_timestamp_are_cast(paths):
     put(paths, "pins", {"pin_id": pa.array(["x"]).dictionary_encode(), "event_timestamp": zone}, "c")
     huge = pa.array([2**64 - 1], pa.uint64())
     put(paths, "pins", {"pin_id": huge, "event_timestamp": ["2025-06-01T10:30:00+02:00"]}, "d")
+    views = pa.array(["v", ""], pa.string_view())
+    put(paths, "pins", {"pin_id": views, "event_timestamp": pa.array([THEN] * 2, pa.timestamp("us", "Mars/Base"))}, "e")
     report = validate(paths, NOW)
-    assert {row["pin_id"] for row in valid(paths)} == {"7", "8", "9", "x", str(2**64 - 1)}
+    assert {row["pin_id"] for row in valid(paths)} == {"7", "8", "9", "x", str(2**64 - 1), "v"}
     assert {row["event_timestamp"] for row in valid(paths)} == {THEN}
-    assert report.tables["pins"].rejected == {"pin_id: not a whole number; correct the value": 1}
+    assert list(report.tables["pins"].rejected) == [
+        "pin_id: not a whole number; correct the value",
+        "pin_id: empty; give a value or drop the row",
+    ]
 
 
 def test_timestamps_as_text_fail_one_by_one(paths):
@@ -210,6 +215,7 @@ def test_a_rejected_copy_displaces_nothing(paths):
 def test_ids_without_a_usable_value(paths):
     ids = ["ok", "", None, "  ", "a\x00b", "tab\there", "c1\x85", "é\u00a0", "x" * 256, "x" * 257]
     put(paths, "pins", pins(10, pin_id=ids))
+    put(paths, "pins", pins(1, pin_id=["only c1\x9f"]), "b")
     validate(paths, NOW)
     assert [row["pin_id"] for row in valid(paths)] == ["ok", "é\u00a0", "x" * 256]
     reasons = [row["reason"] for row in rejected(paths)]
@@ -221,6 +227,7 @@ def test_ids_without_a_usable_value(paths):
         "pin_id: NUL or another control character",
         "pin_id: NUL or another control character",
         "pin_id: longer than 256 characters",
+        "pin_id: NUL or another control character",
     ]
     assert rejected(paths)[3]["pin_id"] == "a\\x00b"  # readable
 
@@ -280,6 +287,13 @@ def test_judgments_and_products(paths):
     stored = [(row["pin_id"], row["image_uris"]) for row in valid(paths, "products")]
     assert stored == [("p0", ["a", "b"]), ("p2", []), ("y", []), ("z", ["ok"])]
     assert [row["image_uris"] for row in rejected(paths, "products")] == [None, "['\\\\xff']"]
+
+
+def test_numbers_where_text_belongs(paths):
+    put(paths, "pins", pins(4, title=[1.5, 2.0, float("nan"), None], description=[1, 2, None, 3]))
+    validate(paths, NOW)
+    assert [row["title"] for row in valid(paths)] == ["1.5", "2", None, None]
+    assert [row["description"] for row in valid(paths)] == ["1", "2", None, "3"]
 
 
 def test_secret_is_never_guessed(paths):

@@ -156,7 +156,8 @@ class EdgeCollection:
                 for point_id in wanted:
                     check_id(point_id)
                 raise
-            found = {str(r.id): Point(str(r.id), r.payload or {}, _arrays(r.vector)) for r in records}
+            points = [Point(str(r.id), r.payload or {}, _arrays(r.vector) if with_vectors else {}) for r in records]
+        found = {point.id: point for point in points}
         if len(found) < len(wanted):
             for point_id in wanted:
                 if point_id not in found and (canonical := check_id(point_id)) in found:

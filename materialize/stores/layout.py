@@ -31,6 +31,7 @@ from .port import DEFAULT_VECTOR, Hit, Point
 KeyValue = str | int | bytes | bool | float
 NAMESPACE = uuid.UUID("5f0c9a52-6c0e-5d0b-9a55-3d6a4f7c1e21")
 """Of every point id; changing it orphans every stored point."""
+_NAMESPACE_BYTES = NAMESPACE.bytes
 ROW_FIELDS = ("project", "view", "key", "event_ts", "created_ts", "f")
 """Payload keys that an extra may not use."""
 FEAST_TAG = "$feast"
@@ -93,13 +94,25 @@ def point_id(project: str, view: str, entity: Mapping[str, KeyValue]) -> str:
     The value's kind is part of it: the text "1" and the number 1 are two entities; int32 and int64 are one kind.
     """
     key = [[name, *_key_parts(name, entity[name])] for name in sorted(entity)]
-    text = json.dumps([project, view, key], separators=(",", ":"))
-    return str(uuid.uuid5(NAMESPACE, text))
+    return _uuid5(json.dumps([project, view, key], separators=(",", ":")))
 
 
 def point_ids(project: str, view: str, join_key: str, values: Iterable[KeyValue]) -> list[str]:
-    """:func:`point_id` of many entities with one join key."""
-    return [point_id(project, view, {join_key: value}) for value in values]
+    """:func:`point_id` of many entities with one join key; for text several times as fast."""
+    start = json.dumps([project, view, [[join_key, "s"]]], separators=(",", ":"))[:-3] + ","
+    return [
+        _uuid5(f"{start}{json.dumps(value)}]]]") if type(value) is str else point_id(project, view, {join_key: value})
+        for value in values
+    ]
+
+
+def _uuid5(text: str) -> str:
+    """``str(uuid.uuid5(NAMESPACE, text))`` of ASCII text, without the UUID object that costs more than the hash."""
+    digest = bytearray(hashlib.sha1(_NAMESPACE_BYTES + text.encode("ascii"), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    h = digest.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
 def _key_parts(name: str, value: KeyValue) -> tuple[str, Any]:
@@ -305,11 +318,13 @@ def _encode_float(value: float, kind: str) -> Any:
 
 def _survives(number: float) -> bool:
     """Whether the engine reads this float64 back exactly: it parses JSON as digits / 10**k, an ulp off at times."""
-    if number == 0 or not 1e-5 <= abs(number) < 1e16:
+    if number == 0 or not 1e-290 <= abs(number) < 1e16:
         return number == 0
-    whole, _, fraction = repr(abs(number)).partition(".")
+    mantissa, _, exponent = repr(abs(number)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
     fraction = "" if fraction == "0" else fraction
-    return float(int(whole + fraction)) / 10.0 ** len(fraction) == abs(number)
+    scale = len(fraction) - int(exponent or 0)
+    return int(whole + fraction) / float(f"1e{scale}") == abs(number)
 
 
 def _decode_scalar(encoded: Any, kind: str) -> Any:

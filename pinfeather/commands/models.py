@@ -40,9 +40,8 @@ def train_student_command(repo: str, name: str | None, seed: int, device: str, a
     if as_json:
         emit_json(trained)
         return
-    say(
-        f"Bundle {trained['bundle']}: {trained['pairs']:,} pairs, {trained['queries']:,} queries, at {trained['folder']}."
-    )
+    say(f"Bundle {trained['bundle']} of {trained['pairs']:,} pairs, {trained['queries']:,} queries.")
+    say(f"It lies at {trained['folder']}.")
     say(f"Release {trained['release']} names it; readers see it now.")
 
 
@@ -159,4 +158,4 @@ def show_figures(figures: list[dict[str, Any]], note: str) -> None:
 
 
 def _interval(bounds: Any) -> str:
-    return f"{bounds[0]:.3f}-{bounds[1]:.3f}" if bounds and bounds[0] is not None else ""
+    return f"{bounds[0]:.2f}-{bounds[1]:.2f}" if bounds and bounds[0] is not None else ""

@@ -94,7 +94,7 @@ STYLES: tuple[Value, ...] = (
     value("style.street", "streetwear|oversized|baggy", "with a slouchy fit", "im Streetstyle|oversized",
         "streetwear|oversize", "estilo urbano|oversize", "ストリート系の|オーバーサイズの"),
     value("style.floral", "floral|flowery|botanical", "with tiny flowers", "mit Blumenmuster|mit Blüten",
-        "à fleurs|à motif fleuri", "de flores|con estampado floral", "花柄の|フラワー", look="floral"),
+        "à fleurs|à motif fleuri", "de flores|con estampado floral", "花柄の|フラワーの", look="floral"),
     value("style.graphic", "geometric|striped|checked", "with bold stripes", "mit Streifen|mit geometrischem Muster",
         "à rayures|à motifs géométriques", "de rayas|con formas geométricas", "ストライプの|幾何学模様の",
         look="striped"),

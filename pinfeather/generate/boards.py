@@ -19,6 +19,8 @@ ON_NO_BOARD = 0.10
 SAVED_ONCE = 0.08
 REMOVED = 0.04
 SECRET = 0.08
+CROWD = 8  # at least so many people care for a topic
+POINTED = 0.5  # of people keep a board of its own for an attribute
 
 SAVES = pa.schema(
     [("board_id", pa.string()), ("board_title", pa.string()), ("pin_id", pa.string()), ("user_id", pa.string()),
@@ -34,16 +36,18 @@ class Savers:
     by_topic: tuple[Ints, ...]
     by_topic_and_language: tuple[tuple[Ints, ...], ...]
     naming: Floats
+    pointed: npt.NDArray[np.bool_]
 
 
 def draw_savers(world: World, seed: int) -> Savers:
-    """One person for fourteen pins, each with a language and a handful of topics."""
+    """One person for sixteen pins, each with a language and about three topics; no topic without a small crowd."""
     rng = np.random.default_rng([seed, 9])
-    count, topics = max(80, world.pins // 14), len(world.lexicon.topics)
+    count, topics = max(80, world.pins // 16), len(world.lexicon.topics)
     lang = rng.choice(len(LANGUAGES), size=count, p=LANGUAGE_SHARES)
-    cares = rng.random((count, topics)) < 4.5 / topics
-    everybody = np.arange(count)
-    by_topic = tuple(np.flatnonzero(cares[:, t]) if cares[:, t].sum() >= 6 else everybody for t in range(topics))
+    cares = rng.random((count, topics)) < 3.0 / topics
+    for topic in np.flatnonzero(cares.sum(axis=0) < CROWD):
+        cares[rng.choice(count, size=CROWD, replace=False), topic] = True
+    by_topic = tuple(np.flatnonzero(cares[:, topic]) for topic in range(topics))
     return Savers(
         ids=random_ids(rng, count, 10),
         by_topic=by_topic,
@@ -51,6 +55,7 @@ def draw_savers(world: World, seed: int) -> Savers:
             tuple(people[lang[people] == n] for n in range(len(LANGUAGES))) for people in by_topic
         ),
         naming=rng.random((count, topics)),
+        pointed=rng.random((count, len(world.lexicon.values))) < POINTED,
     )
 
 
@@ -138,7 +143,7 @@ def _titles(world: World, savers: Savers, pin: Ints, user: Ints, seed: int) -> l
             seen = number
             fame = words.pick([int(value) for value in world.attributes[number] if value >= 0])
         taste = float(savers.naming[who, topic])
-        if words.chance(0.55):
+        if savers.pointed[who, fame]:
             titles.append(words.pick(names.of(topic, lang, fame), 3.0))
         else:
             own = names.of(topic, lang)

@@ -85,12 +85,12 @@ def _candidates(world: World, pools: dict[str, Ints], lang: int, rng: np.random.
 
 
 def _draw(world: World, pool: Ints, lang: int, count: int, rng: np.random.Generator) -> Ints:
-    """Up to ``count`` of ``pool``, the language of the query four times as likely as others."""
+    """Up to ``count`` of ``pool``, the language of the query eight times as likely as others."""
     if len(pool) > SAMPLE:
         pool = pool[np.unique(rng.integers(0, len(pool), SAMPLE))]
     if not len(pool):
         return pool
-    weight = np.where(world.lang[pool] == lang, 4.0, 1.0)
+    weight = np.where(world.lang[pool] == lang, 8.0, 1.0)
     return rng.choice(pool, size=min(count, len(pool)), replace=False, p=weight / weight.sum())
 
 

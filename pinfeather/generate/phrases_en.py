@@ -55,7 +55,7 @@ ENGLISH: dict[str, Phrases] = {
         "Save this one for next year.|All costs in the post.|We went off season and had it to "
         "ourselves.|Map linked.|"
         "Shot on my phone.|Ask me anything.", "{np}|{np}|{np} itinerary|{np} tips|{np} ideas|best {np}|plan a {np}",
-        "{n}|{n} ideas|Next {n}|{n} bucket list|{a} {n}|{a}|{a} trip|{a} someday",
+        "{n}|{n} ideas|Next {n}|{n} bucket list|{a} {n}|{n} - {a}|{a} trip",
         "Travel|Wanderlust|Bucket list|Places to go|Take me there|Trips|Vacation|Adventures"),
     "fashion": _phrases(
         "{np}|{np}|{np} outfit ideas|{k} ways to wear: {np}|How to style: {np}|My favourite {np}|{np}, new in|"
@@ -94,8 +94,8 @@ ATTRIBUTE_NOTES: dict[str, tuple[str, ...]] = {
     "material": surfaces("{b} all the way.|Nothing beats {b}.|Big fan of {b} lately."),
     "style": surfaces("{b} but not boring.|A bit {b}, a bit us.|Peak {b}."),
     "season": surfaces("My {b} staple.|Already in {b} mood.|Perfect {a}."),
-    "audience": surfaces("Works really well {a}.|Great {a}.|Tested {a}."),
-    "budget": surfaces("Proof that {b} can look good.|Yes, {b}.|{b} version."),
+    "audience": surfaces("Works really well {a}.|Great {a}.|We love it {a}."),
+    "budget": surfaces("{b} and proud.|Yes, {b}.|{b} version."),
     "space": surfaces("Looks great {a}.|Works {a}.|Made it work {a}."),
     "ingredient": surfaces("This time {a}.|I make it {a}.|{b} season!"),
     "diet": surfaces("{b} and nobody noticed.|Totally {b}.|Happens to be {b}."),

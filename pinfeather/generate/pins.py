@@ -66,18 +66,18 @@ def pins_chunk(world: World, start: int, stop: int, seed: int, clock: Clock) -> 
 def _texts(words: Words, world: World, pin: int, topic: Topic, lang: str) -> Sequence[str | None]:
     """Title, description, link url, link title and link description; attributes spread over them."""
     values = values_of(world, pin)
-    in_title = [value for value in values if words.chance(0.5)][:2]
+    in_title = [value for value in values if words.chance(0.55)][:2]
     left = [value for value in values if value not in in_title]
     kind = words.random.random()
     title = words.title(topic, in_title, lang) if kind >= 0.40 or 0.30 <= kind < 0.34 else None
     description = None
     if kind >= 0.52 or 0.34 <= kind < 0.40:
         other = _other_value(words, world, pin, values) if words.chance(0.15) else None
-        described = [value for value in (left or values) if words.chance(0.85)]
+        described = [value for value in left if words.chance(0.85)]
         description = words.description(topic, described, lang, other)
     url = link_title = link_description = None
     if words.chance(0.65):
-        linked = [value for value in values if words.chance(0.35)][:2]
+        linked = [value for value in values if words.chance(0.5)][:2]
         site = words.pick(world.lexicon.sites[lang])
         phrase = words.noun_phrase(topic, linked, lang, may_follow=False)
         url = f"https://{_slug(site) or 'blog'}.example/{_slug(phrase) or f'post-{pin}'}"
@@ -115,7 +115,7 @@ def captions_chunk(world: World, images: Ints, seed: int, clock: Clock) -> pa.Ta
     for image in images:
         if words.chance(0.03):
             continue
-        shown = [value for value in values_of(world, int(image)) if words.chance(0.85)]
+        shown = [value for value in values_of(world, int(image)) if words.chance(0.9)]
         kept.append(int(image))
         texts.append(words.caption(world.lexicon.topics[world.topic[image]], shown))
     ages = np.maximum(world.age[kept] - 0.5, 0.25)

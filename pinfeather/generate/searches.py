@@ -17,7 +17,7 @@ from pinfeather.generate.wording import Words
 from pinfeather.generate.world import COUNTRIES, Intent, World, random_ids, true_levels
 
 PAGE = 10
-REQUESTS_PER_PIN = 1.5
+REQUESTS_PER_PIN = 1.35
 QUERIES_PER_PIN = 0.14
 ZIPF_SHIFT, ZIPF_EXPONENT = 4.0, 0.8
 SPREAD = 6.0  # how strongly the head of the curve avoids repeating a topic

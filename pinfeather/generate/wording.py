@@ -132,7 +132,9 @@ class Words:
 
     def query(self, topic: Topic, values: Sequence[Value], lang: str) -> str:
         """A query; a narrow one prefers other words than the pins use, and now and then a letter is missing."""
-        text = self.fill(self.pick(self.phrases(topic, lang).queries, 1.3), topic, values, lang, 0.6 if values else 1.4)
+        text = self.fill(
+            self.pick(self.phrases(topic, lang).queries, 1.3), topic, values, lang, 0.85 if values else 1.4
+        )
         text = text if self.chance(0.12) else text.lower()
         if lang != "ja" and len(text) > 8 and self.chance(0.02):
             cut = 2 + int(self.random.random() * (len(text) - 4))

@@ -20,7 +20,7 @@ from pinfeather.generate.lexicon import DIMENSIONS, Floats, Ints, Lexicon
 from pinfeather.generate.vocabulary import LANGUAGES
 
 GUIDELINE = "2026-05"
-LANGUAGE_SHARES = (0.62, 0.13, 0.10, 0.10, 0.05)
+LANGUAGE_SHARES = (0.66, 0.12, 0.09, 0.09, 0.04)
 COUNTRIES: dict[str, tuple[str, ...]] = {
     "en": ("US", "US", "US", "GB", "GB", "CA", "AU", "IN"),
     "de": ("DE", "DE", "DE", "AT", "CH"),

@@ -1,0 +1,1 @@
+"""Benchmarks behind the numbers in README and docs; each begins with its exact command."""

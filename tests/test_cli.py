@@ -1,0 +1,186 @@
+"""The command line as a user meets it: output, JSON keys, exit codes, messages."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedders.model_folder import packaged_model_path
+from pinfeather import cli
+
+COUNTS = {"new", "changed", "payload_only", "unchanged", "gone", "rejected", "texts_to_encode", "encoder_calls"}
+COUNTS |= {"encoded_texts", "upserted", "deleted", "seconds", "space"}
+AUDIT = {"checked", "missing", "extra", "stale", "wrong_space", "corrupted", "ahead", "repaired"}
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def pinfeather(monkeypatch, capsys):
+    """Runs a command as the entry point does; (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["pinfeather", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run
+
+
+def test_every_command_has_help_with_an_example_and_no_import_of_the_rest():
+    for name in cli.COMMANDS:
+        command = cli.cli.get_command(None, name)
+        subs = list(command.commands.values()) if hasattr(command, "commands") else [command]
+        for sub in subs:
+            assert "Examples:" in sub.help, name
+            assert all(
+                option.help or option.name in ("pins", "seed", "limit", "folds")
+                for option in sub.params[1:]
+                if option.param_type_name == "option"
+            ), name
+
+
+def test_every_option_has_an_environment_variable(pinfeather):
+    for name in cli.COMMANDS:
+        command = cli.cli.get_command(None, name)
+        subs = list(command.commands.values()) if hasattr(command, "commands") else [command]
+        for sub in subs:
+            for option in sub.params:
+                if option.param_type_name == "option":
+                    assert option.show_envvar, f"{name} {option.name}"
+
+
+@pytest.mark.parametrize("words", [["plan", "--nonsense"], ["nonsense"], ["generate", "--pins", "7"]])
+def test_wrong_usage_exits_with_2(pinfeather, words):
+    code, out, err = pinfeather(*words)
+    assert (code, out) == (2, "")
+    assert "Error" in err or "No such command" in err
+
+
+def test_a_repo_that_is_none_is_named_with_what_to_do(pinfeather, tmp_path):
+    code, out, err = pinfeather("plan", "--repo", tmp_path)
+    assert (code, out) == (1, "")
+    assert f"--repo {tmp_path} is no Feast repository" in err
+    assert "pinfeather init" in err
+
+
+def test_init_never_overwrites(pinfeather, tmp_path):
+    assert pinfeather("init", tmp_path / "mine")[0] == 0
+    code, _, err = pinfeather("init", tmp_path / "mine")
+    assert code == 1
+    assert "nothing was overwritten" in err
+
+
+def test_steps_out_of_order_say_which_comes_first(pinfeather, tmp_path, repo):
+    pinfeather("init", tmp_path / "mine")
+    assert "pinfeather apply" in pinfeather("plan", "--repo", tmp_path / "mine")[2]
+    assert "pinfeather generate" in pinfeather("validate", "--repo", repo.root)[2]
+    for command in (["audit"], ["train", "student"], ["search", "sofa"]):
+        code, _, err = pinfeather(*command, "--repo", repo.root)
+        assert code == 1
+        assert "pinfeather materialize" in err, command
+
+
+def test_a_first_day(pinfeather, catalogue):
+    repo = catalogue.paths.root
+    catalogue.put("a", "green velvet sofa").put("b", "oak dining table").put("c", None)
+    catalogue.put("d", "\u202b\u0623\u0631\u064a\u0643\u0629 \U0001f6cb\ufe0f").save()
+
+    code, out, err = pinfeather("plan", "--repo", repo, "--json")
+    planned = json.loads(out)
+    assert planned.keys() >= COUNTS
+    assert (code, planned["new"], planned["rejected"], planned["texts_to_encode"]) == (3, 3, 1, 3)
+    assert "1 pins have no text" in err
+
+    code, out, _ = pinfeather("materialize", "--repo", repo, "--json")
+    ran = json.loads(out)
+    assert (code, ran["encoded_texts"], ran["upserted"], ran["rejected"]) == (3, 3, 3, 1)
+    assert ran.keys() >= COUNTS
+
+    code, out, _ = pinfeather("audit", "--repo", repo, "--json")
+    assert code == 0
+    assert json.loads(out).keys() >= AUDIT
+
+    code, out, _ = pinfeather("lexical", "fit", "--repo", repo, "--json")
+    assert (code, json.loads(out)["documents"]) == (0, 4)
+
+    code, out, _ = pinfeather("search", "couch", "--repo", repo, "--json", "--limit", "2")
+    found = json.loads(out)
+    assert (code, found["hits"][0]["pin_id"]) == (0, "a")
+    assert found["degraded"]  # no student yet: it says so
+    assert found["hits"][0]["content"]["pin_text__title"] == "green velvet sofa"
+
+    code, out, _ = pinfeather("score", "sofa", "a", "nobody", "--repo", repo, "--scorer", "bm25", "--json")
+    assert [pin["found"] for pin in json.loads(out)["pins"]] == [True, False]
+
+    code, out, _ = pinfeather("related", "a", "--repo", repo, "--json")
+    assert "a" not in [hit["pin_id"] for hit in json.loads(out)["hits"]]
+    code, out, _ = pinfeather("home-feed", "a", "zzz", "--repo", repo, "--json")
+    assert json.loads(out)["found"] == [True, False]
+    code, out, _ = pinfeather("features", "a", "--repo", repo, "--json")
+    assert json.loads(out)["columns"]["pin_text__title"] == ["green velvet sofa"]
+    code, out, _ = pinfeather("embed", "sofa", "--repo", repo, "--json")
+    assert len(json.loads(out)["vectors"][0]) == 384
+    for words in (["search", "sofa"], ["related", "a"], ["home-feed", "a"], ["features", "a"], ["audit"], ["plan"]):
+        code, out, _ = pinfeather(*words, "--repo", repo)
+        assert out.strip(), words
+
+
+def test_a_store_in_use_by_another_process_is_named(pinfeather, catalogue):
+    catalogue.put("a", "green velvet sofa").save()
+    script = (
+        "import sys; from materialize.stores.publication import open_writer\n"
+        f"writer = open_writer({str(catalogue.paths.online)!r}, purpose='someone else')\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    try:
+        assert holder.stdout.readline().strip() == "held"
+        code, out, err = pinfeather("materialize", "--repo", catalogue.paths.root, "--lock-timeout", "0.1")
+    finally:
+        holder.communicate("")
+    assert (code, out) == (1, "")
+    assert str(holder.pid) in err
+
+
+def test_a_model_folder_whose_weights_changed_is_refused(pinfeather, catalogue, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(packaged_model_path(), model)
+    weights = model / "model.safetensors"
+    repo = catalogue.put("a", "green velvet sofa").paths.root
+    catalogue.save()
+    assert pinfeather("materialize", "--repo", repo, "--model", model)[0] == 0
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    catalogue.put("b", "oak table").save()
+    code, _, err = pinfeather("materialize", "--repo", repo)
+    assert code == 1
+    assert str(model) in err
+    assert "space" in err
+
+
+def test_another_model_for_a_live_space_is_refused(pinfeather, catalogue, tmp_path):
+    repo = catalogue.put("a", "green velvet sofa").paths.root
+    catalogue.save()
+    pinfeather("materialize", "--repo", repo)
+    code, _, err = pinfeather("plan", "--repo", repo, "--model", tmp_path)
+    assert code == 1
+    assert "belongs to the model packaged" in err
+
+
+def test_as_of_must_be_a_time(pinfeather, repo):
+    code, _, err = pinfeather("aggregate", "--repo", repo.root, "--as-of", "yesterday")
+    assert code == 2
+    assert "ISO 8601" in err

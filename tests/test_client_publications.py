@@ -1,0 +1,125 @@
+"""The client while publications and releases change under it, and where there is none yet."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from client_catalogue import WordEncoder, copy_of, move_pin
+
+from feature_repo.errors import PinfeatherError
+from materialize.releases import LIVE_EMBEDDING, current_release, write_release
+from materialize.spaces import load_space, save_space
+from materialize.stores.port import CollectionSpec, VectorSpec
+from materialize.stores.publication import open_writer
+from pinfeather.init import init_repository
+from serving_client import PinClient
+from serving_client.publications import Publications
+
+pytest_plugins = ("client_repo",)
+
+
+def test_a_request_ends_on_the_publication_it_began_with(shop):
+    class Interrupting(WordEncoder):
+        """While the query is encoded, a run publishes and another thread switches."""
+
+        def encode(self, texts, progress=None):
+            if texts == ["fern"]:
+                move_pin(shop, "pasta0", "fern")
+                with ThreadPoolExecutor(1) as pool:
+                    assert pool.submit(client.refresh).result()
+            return super().encode(texts)
+
+    with PinClient(shop.root, encoder=Interrupting()) as client:
+        during = client.score("fern", ["pasta0"], scorer="zero-shot").similarity[0]
+        after = client.score("fern", ["pasta0"], scorer="zero-shot").similarity[0]
+    assert during < 0.5
+    assert after > 0.99
+
+
+def test_newer_publications_are_looked_for_once_a_second(shop):
+    now, switched = [100.0], []
+    publications = Publications(shop, lambda publication: switched.append(publication.number), 1.0, lambda: now[0])
+
+    def serving() -> int:
+        with publications.current() as publication:
+            return publication.number
+
+    first = serving()
+    move_pin(shop, "pasta0", "fern")
+    now[0] += 0.9
+    assert serving() == first
+    now[0] += 0.2
+    second = serving()
+    assert second > first
+    now[0] += 5
+    assert serving() == second
+    assert switched == [first, second]
+    publications.close()
+    with pytest.raises(PinfeatherError, match="closed"):
+        serving()
+
+
+def test_an_old_publication_is_closed_when_its_last_request_is_done(shop):
+    publications = Publications(shop, lambda publication: None)
+    with publications.current() as old:
+        move_pin(shop, "pasta0", "fern")
+        assert publications.refresh()
+        assert not publications.refresh()
+        assert old.vector_points(old.space(), ["pasta0"])[0] is not None
+        with publications.current() as new:
+            assert new is not old
+    with pytest.raises(Exception, match="closed"):
+        old.vector_points(old.space(), ["pasta0"])
+    publications.close()
+    assert [path for path in (shop.online / "readers").iterdir() if path.is_dir()] == []
+
+
+def test_an_unreadable_new_publication_leaves_the_old_one_serving(shop):
+    now = [0.0]
+    publications = Publications(shop, lambda publication: None, 1.0, lambda: now[0])
+    with publications.current() as good:
+        number = good.number
+    broken = shop.online / "publications" / f"{number + 1:06d}"
+    broken.mkdir()
+    (broken / "publication.json").write_text("{")
+    now[0] += 2
+    with publications.current() as still:
+        assert still is good
+    publications.close()
+
+
+def test_a_release_with_another_model_drops_the_old_query_vectors(shop, tower):
+    with PinClient(shop.root, encoder=tower) as client:
+        client.embed_queries(["fern"])
+        old = load_space(shop, current_release(shop).live_space)
+        new = replace(old, name="next", model_fingerprint="next-model", query_towers=("next-model",))
+        save_space(shop, new)
+        with open_writer(shop.online) as writer:
+            writer.create("next", CollectionSpec({"vector": VectorSpec(384)}))
+            writer.upsert("next", [copy_of("fern0", np.eye(384, dtype=np.float32)[0])])
+            writer.publish(write_release(shop, names={LIVE_EMBEDDING: "next"}).to_json())
+        assert client.refresh()
+        assert client.query_cache.entries == 0
+        assert client.pin_embeddings(["fern0", "fern1"]).found.tolist() == [True, False]
+        assert client.pin_embeddings(["fern1"], space=old.name).found.all()  # a consumer may stay with a space
+        with pytest.raises(PinfeatherError, match="next-model"):
+            client.embed_queries(["fern"])
+        assert client.embed_queries(["fern"], space=old.name).space == old.name
+
+
+def test_what_is_missing_is_named_with_the_command_that_makes_it(shop, tmp_path):
+    with pytest.raises(PinfeatherError, match="no Feast repository"):
+        PinClient(tmp_path / "nowhere")
+    with PinClient(init_repository(tmp_path / "fresh").root) as client, pytest.raises(PinfeatherError, match="apply"):
+        client.pin_embeddings(["sofa0"])
+    shutil.rmtree(shop.online)
+    with PinClient(shop.root) as client:
+        with pytest.raises(PinfeatherError, match="pinfeather materialize"):
+            client.search("sofa")
+        with open_writer(shop.online) as writer:
+            writer.publish()
+        with pytest.raises(PinfeatherError, match=r"No space is live.*`pinfeather materialize"):
+            client.pin_embeddings(["sofa0"])
+        assert client.pin_features(["sofa0"]).found.tolist() == [False]
