@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from materialize.definitions import RepoDefinitions, ViewDefinition
 from materialize.ledger import Ledger
-from materialize.scan import FeatureScan
+from materialize.scan import WRITTEN, FeatureScan
 from materialize.stores.layout import encode_value, entity_collection, point_id, row_payload, to_micros
 from materialize.stores.port import CollectionSpec, Point, VectorStore
 
@@ -51,16 +50,25 @@ def _write_view(
 def _write_batch(
     project: str, scan: FeatureScan, batch: pa.RecordBatch, store: VectorStore, collection: str, *, keep_newer: bool
 ) -> None:
-    """Upsert a batch; a row that was pushed with a newer event timestamp stays (design: the newer one wins)."""
-    points = [_point(project, scan, row) for row in batch.to_pylist()]
+    """Upsert a batch; a row that was pushed with a newer event timestamp stays: the newer one wins online.
+
+    A source may go back in time, as when the latest event behind an aggregate is deleted. So a stored row counts as
+    pushed only if it is newer than the source and than what was written last.
+    """
+    rows = batch.to_pylist()
+    points = [_point(project, scan, row) for row in rows]
     if keep_newer:
         stored = store.get_many(collection, [point.id for point in points], with_payload=["event_ts"])
         points = [
             point
-            for point, old in zip(points, stored, strict=True)
-            if old is None or old.payload.get("event_ts", 0) <= point.payload["event_ts"]
+            for row, point, old in zip(rows, points, stored, strict=True)
+            if old is None or old.payload.get("event_ts", 0) <= _newest(row)
         ]
     store.upsert(collection, points)
+
+
+def _newest(row: dict[str, Any]) -> int:
+    return to_micros(max(row["event_timestamp"], row[WRITTEN] or row["event_timestamp"]))
 
 
 def _point(project: str, scan: FeatureScan, row: dict[str, Any]) -> Point:
@@ -84,8 +92,3 @@ def _entries(batch: pa.RecordBatch) -> pa.Table:
             "event_timestamp": batch["event_timestamp"],
         }
     )
-
-
-def row_ids(project: str, view: ViewDefinition, scan: FeatureScan, keys: Sequence[str]) -> list[str]:
-    """Point ids of ``keys`` in the view's collection."""
-    return [point_id(project, view.name, scan.source.entity(key)) for key in keys]

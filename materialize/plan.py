@@ -119,7 +119,8 @@ def _change(row: dict[str, Any], template: PinTextTemplate) -> PinChange:
         payload=payload,
         payload_fp=payload_fp,
         raw=row["raw"],
-        event_timestamp=row["event_timestamp"],
+        # Never back in time: in the vector log Feast takes the row with the latest event timestamp.
+        event_timestamp=max(row["event_timestamp"], row["old_event"] or row["event_timestamp"]),
         had_vector=bool(row["known"]) and row["text_fp"] is not None,
         truncated=rendered.truncated,
     )

@@ -44,6 +44,9 @@ PAYLOAD_COLUMNS: Mapping[str, tuple[str, str]] = {
 
 BATCH_ROWS = 4096
 
+WRITTEN = "_written_event_timestamp"
+"""Column of a changed row: event timestamp of the row that was written last, null for a new one."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -144,12 +147,13 @@ class FeatureScan:
     @staticmethod
     def _changed_sql() -> str:
         return (
-            "SELECT source.* FROM source LEFT JOIN ledger ON source.key = ledger.key "
+            f"SELECT source.*, ledger.event_timestamp AS {WRITTEN} "
+            "FROM source LEFT JOIN ledger ON source.key = ledger.key "
             "WHERE ledger.key IS NULL OR ledger.raw <> source.raw ORDER BY source.key"
         )
 
     def changes(self) -> Iterator[pa.RecordBatch]:
-        """The rows to write, in key order: ``key``, the features, ``event_timestamp``, ``raw``."""
+        """The rows to write, in key order: ``key``, the features, ``event_timestamp``, ``raw``, :data:`WRITTEN`."""
         yield from self._con.execute(self._changed_sql()).fetch_record_batch(BATCH_ROWS)
 
 
@@ -204,7 +208,7 @@ class PinScan:
         """Rows whose raw fingerprint differs, in batches by key order, each with what the ledger knows of it."""
         reader = self._con.execute(
             "SELECT pins.*, ledger.key IS NOT NULL AS known, ledger.text_fp, ledger.payload_fp, "
-            "ledger.raw AS old_raw, ledger.event_timestamp AS old_event "
+            "ledger.event_timestamp AS old_event "
             f"FROM pins LEFT JOIN ledger ON pins.key = ledger.key WHERE {self._differs} ORDER BY pins.key"
         ).fetch_record_batch(BATCH_ROWS)
         for batch in reader:

@@ -76,7 +76,8 @@ class Scores:
     expected_level: NDArray[np.float64]
     """[n] mean level under the probabilities; NaN unless the student scored."""
     level: NDArray[np.int64]
-    """[n] the most probable level, 1 (irrelevant) to 5 (perfect), the lower one of two that tie; 0 where none."""
+    """[n] the expected level rounded (halves up), 1 (irrelevant) to 5 (perfect); 0 where none. So levels never
+    contradict the order of the pins; the most probable level, which ``evaluate`` counts as accuracy, may."""
     scorer: str
     """Who scored: ``student``, ``zero-shot`` or ``bm25``."""
     space: str | None

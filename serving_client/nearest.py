@@ -129,10 +129,10 @@ def related(
         hits = publication.reader.search(
             space.name, vector, pool_size, filter=wanted, with_payload=_PAYLOAD, with_vectors=True
         )
-        pool = Pool.of([hit for hit in hits if hit.id != source.id], space.dimension)
+        pool = Pool.of(hits, space.dimension)
         similar = pool.vectors @ vector
         diversifier = Diversifier(pool, diversity)
-        diversifier.fold(vector, source.payload.get("text_fp"))
+        diversifier.fold(vector, source.payload.get("text_fp"))  # itself among them
         rows = [row for row in (diversifier.take(similar) for _ in range(limit)) if row is not None]
         if len(rows) == limit or len(hits) < pool_size or pool_size >= _MOST_CANDIDATES:
             return [NearHit(pool.pin_ids[row], pin_id, float(similar[row])) for row in rows]
@@ -172,9 +172,9 @@ def home_feed(
             )
             for point in recent
         ]
-        chosen = _round_robin(found, recent, space.dimension, limit, hidden, diversity)
+        chosen, dry = _round_robin(found, recent, space.dimension, limit, hidden, diversity)
         exhausted = all(len(hits) < pool_size for hits in found)
-        if len(chosen) == limit or exhausted or pool_size >= _MOST_CANDIDATES:
+        if not dry or exhausted or pool_size >= _MOST_CANDIDATES:
             return chosen
         pool_size = min(4 * pool_size, _MOST_CANDIDATES)
 
@@ -186,7 +186,8 @@ def _round_robin(
     limit: int,
     hidden: frozenset[str],
     diversity: float,
-) -> list[NearHit]:
+) -> tuple[list[NearHit], bool]:
+    """The pins chosen out of what was found, and whether an interest ran out of pins before its turns were over."""
     distinct = {hit.id: hit for hits in found for hit in hits if pin_of(hit) not in hidden}
     pool = Pool.of(list(distinct.values()), dimension)
     place = {point_id: row for row, point_id in enumerate(distinct)}
@@ -205,8 +206,8 @@ def _round_robin(
         turn = int(np.argmax(np.where(weights > 0, credit, -np.inf)))
         row = diversifier.take(similar[turn], among[turn])
         if row is None:
-            weights[turn] = 0  # nothing left of this interest: its share goes to the others
+            weights[turn] = 0  # its share goes to the others
             continue
         credit[turn] -= weights.sum()
         chosen.append(NearHit(pool.pin_ids[row], pin_of(recent[turn]), float(similar[turn, row])))
-    return chosen
+    return chosen, not weights.all()

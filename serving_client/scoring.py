@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedders.evaluation.metrics import LEVELS, expected_level, predicted_levels
+from embedders.evaluation.metrics import LEVELS, expected_level
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import (
     LexicalBlobError,
@@ -169,15 +169,14 @@ class Judge:
             ranking = similarity.astype(np.float64)
         else:
             ranking = self._bm25(query, candidates)
-        judged = ~np.isnan(probabilities[:, 0])
         return Scores(
             query=query,
             ids=candidates.pin_ids,
             found=candidates.found,
-            ranking=np.where(candidates.found, ranking, np.nan),
+            ranking=ranking,
             probabilities=probabilities,
             expected_level=expected_level(probabilities).astype(np.float64),
-            level=np.where(judged, predicted_levels(probabilities), 0),
+            level=_levels(expected_level(probabilities)),
             scorer=self.scorer,
             space=self.space.name if self.space else None,
             bundle=self.bundle.manifest.name if self.bundle else None,
@@ -248,6 +247,11 @@ def _missing(publication: Publication, scorer: Scorer, space: Space | None) -> s
     if manifest.query_tower not in space.query_towers:
         return f"bundle {manifest.name} needs the query tower {manifest.query_tower}, which {space.name} does not take"
     return None
+
+
+def _levels(expected: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Expected levels rounded, halves up; 0 for NaN."""
+    return np.floor(np.nan_to_num(expected, nan=-0.5) + 0.5).astype(np.int64)
 
 
 def _explanations(explanation: Explanation, found: NDArray[np.bool_]) -> tuple[PinExplanation | None, ...]:

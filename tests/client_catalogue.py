@@ -20,7 +20,7 @@ from materialize.stores.publication import open_writer
 
 WHEN = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LONG = "linen brass walnut oak marble cotton wool jute cane teak glass steel clay slate cork felt silk rope tile moss"
-MORE = "amber coral ivory olive plum rust sand teal mint rose navy onyx pearl ruby sage wine fern kelp lime mauve"
+MORE = "amber coral ivory olive plum rust sand teal mint rose navy onyx pearl ruby sage wine fern kelp lime"
 TOPICS = {
     "sofa": [
         "green velvet sofa",

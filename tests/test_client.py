@@ -15,6 +15,7 @@ from client_catalogue import WHEN, WordEncoder, copy_of
 
 from embedders.encoder import packaged_model_path
 from feature_repo.errors import PinfeatherError, UsageError
+from feature_repo.paths import RepoPaths
 from materialize.releases import LIVE_EMBEDDING, current_release
 from materialize.spaces import load_space, save_space
 from materialize.stores.publication import open_writer
@@ -176,16 +177,34 @@ def test_related_pins_leave_out_the_pin_and_fold_duplicates(client):
     assert [hit.pin_id for hit in client.related_pins("sofa0", lang="de", content=True).hits] == ["sofa-de"]
 
 
-def test_related_pins_fetch_further_when_duplicates_fill_the_first_page(shop, tower):
-    space = load_space(shop, current_release(shop).live_space)
-    vector = WordEncoder().encode(["green velvet sofa"])[0]
+@pytest.fixture
+def crowded(shop) -> RepoPaths:
+    """Sixty copies of sofa1 fill the first page of whoever is near it; two pins share a text though not a vector."""
+    sofa1, *aliases = WordEncoder().encode(["green velvet armchair", "striped hammock", "blue hammock"])
+    points = [copy_of(f"copy{number}", sofa1, text_fp="armchair") for number in range(60)]
+    points += [copy_of(f"alias{number}", vector, text_fp="hammock") for number, vector in enumerate(aliases)]
     with open_writer(shop.online) as writer:
-        points = [copy_of(f"copy{n}", vector, text_fp="same") for n in range(60)]
-        writer.upsert(space.name, points)
+        writer.upsert(current_release(shop).live_space, points)
         writer.publish()
-    with PinClient(shop.root, encoder=tower) as client:
-        assert len(client.related_pins("fern0", limit=3, diversity=0).hits) == 3
-        assert len(client.related_pins("sofa0", limit=3).hits) == 3
+    return shop
+
+
+def test_related_pins_look_further_when_duplicates_fill_the_first_page(crowded, tower):
+    with PinClient(crowded.root, encoder=tower) as client:
+        assert len(client.related_pins("sofa1", limit=3).hits) == 3
+        everything = [hit.pin_id for hit in client.related_pins("pasta0", limit=100).hits]
+    assert len([pin for pin in everything if pin.startswith("alias")]) == 1
+    assert len([pin for pin in everything if pin == "sofa1" or pin.startswith("copy")]) == 1
+
+
+def test_home_feed_looks_further_for_an_interest_before_it_gives_its_share_away(crowded, tower, monkeypatch):
+    def feed(limit: int) -> list[str]:
+        with PinClient(crowded.root, encoder=tower) as client:
+            return [hit.because for hit in client.home_feed(["sofa1", "fern0"], limit=limit).hits]
+
+    assert sorted(feed(6)) == ["fern0"] * 3 + ["sofa1"] * 3
+    monkeypatch.setattr("serving_client.nearest._MOST_CANDIDATES", 26)
+    assert feed(6) == ["fern0"] * 6
 
 
 def test_more_diversity_means_less_alike(client):

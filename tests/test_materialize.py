@@ -181,6 +181,24 @@ def test_a_newer_pushed_row_stays_and_audit_counts_it_as_ahead(catalogue, encode
     assert (result.ahead, result.clean) == (1, True)
 
 
+def test_a_source_that_goes_back_in_time_is_still_believed(catalogue, encoder):
+    run(catalogue.put("a", "red hat"), encoder)
+    earlier = catalogue.NOW - timedelta(days=3)
+    counts = run(catalogue.put("a", "red cap", event_timestamp=earlier), encoder)
+    project = load_definitions(catalogue.paths).project
+    with open_reader(catalogue.paths.online) as store:
+        row = point_id(project, "pin_text", {"pin_id": "a"})
+        (point,) = store.get_many(entity_collection(project, ["pin_id"]), [row])
+    assert point.payload["f"]["title"] == "red cap"
+    log = pq.read_table(vector_log.parts(catalogue.paths, counts.space)).sort_by(
+        [("event_timestamp", "ascending"), ("created_timestamp", "ascending")]
+    )
+    newest = np.array(log["embedding"].to_pylist()[-1], np.float32)
+    np.testing.assert_array_equal(newest, vector_of(encoder, "red cap"))
+    result = audit(catalogue.paths)
+    assert (result.clean, result.ahead) == (True, 0)
+
+
 CRASHES = {
     "encode": "conftest.CountingEncoder.encode = bang",
     "before upsert": "materialize.stores.publication.Writer.upsert = bang",

@@ -62,3 +62,12 @@ def test_quick_paths_import_neither_feast_nor_torch(code):
     check = f"{code}\nimport sys; print([m for m in ('feast', 'torch', 'transformers', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=CHECKOUT, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_feast_imports_only_the_definitions():
+    ignored = (CHECKOUT / "feature_repo/.feastignore").read_text().split("\n")
+    modules = {path.name for path in (CHECKOUT / "feature_repo").glob("*.py")} - {"definitions.py"}
+    folders = {
+        path.name for path in (CHECKOUT / "feature_repo").iterdir() if path.is_dir() and path.name[0] not in "._"
+    }
+    assert modules | {f"{folder}/**" for folder in folders} | {"data/**"} <= set(ignored)
