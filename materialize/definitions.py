@@ -117,13 +117,14 @@ def _view(view: FeatureView, join_keys: Mapping[str, str]) -> ViewDefinition:
         raise PinfeatherError(f"Feature view {view.name} has no batch source: give it one, or set online=False.")
     mapping = {new: old for old, new in (source.field_mapping or {}).items()}
     keys = tuple(join_keys[name] for name in view.entities)
-    vectors = [field.name for field in view.features if field.vector_index]
+    fields = sorted(view.features, key=lambda field: field.name)  # Feast keeps them in the order of a set
+    vectors = [field.name for field in fields if field.vector_index]
     path = getattr(source, "path", "") or ""
     return ViewDefinition(
         name=view.name,
         join_keys=keys,
-        features={field.name: canonical_type(str(field.dtype)) for field in view.features},
-        columns={name: mapping.get(name, name) for name in (*keys, *(field.name for field in view.features))},
+        features={field.name: canonical_type(str(field.dtype)) for field in fields},
+        columns={name: mapping.get(name, name) for name in (*keys, *(field.name for field in fields))},
         source=str(Path(path)) if path else "",
         timestamp_field=source.timestamp_field,
         created_timestamp_column=source.created_timestamp_column or "",

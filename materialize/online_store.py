@@ -32,7 +32,7 @@ from .stores import layout
 from .stores.errors import BadInputError, CollectionMissingError, SpecMismatchError, StoreError
 from .stores.feast_rows import FeastView, Row, condition_of, decoders, features_of, newest_points, vector_of
 from .stores.feast_values import declared_type, entity_key_of, entity_of
-from .stores.port import And, CollectionSpec, Condition
+from .stores.port import And, CollectionSpec, Condition, Point
 from .stores.publication import Writer
 from .stores.published import newest
 from .stores.session import Session, session
@@ -121,13 +121,9 @@ class PinfeatherOnlineStore(OnlineStore):
                     )
                 spec = writer.collections()[name]
                 points = newest_points(view, spec, data)
-                stored = writer.get_many(name, [p.id for p in points], with_payload=["event_ts"])
-                fresh = [
-                    point
-                    for point, old in zip(points, stored, strict=True)
-                    if old is None or old.payload.get("event_ts", 0) <= point.payload["event_ts"]
-                ]
-                writer.upsert(name, fresh)
+                space = _is_space(view, writer.release)
+                stored = writer.get_many(name, [p.id for p in points], with_payload=True if space else ["event_ts"])
+                writer.upsert(name, _fresh(points, stored, space))
         if progress:
             progress(len(data))
 
@@ -244,6 +240,23 @@ def _mismatches(
 def _is_space(view: FeastView, release: Mapping[str, Any] | None) -> bool:
     """Whether the release names a space for the view; such a collection is the materializer's to make and drop."""
     return view.vector is not None and view.name in ((release or {}).get("names") or {})
+
+
+def _fresh(points: Sequence[Point], stored: Sequence[Point | None], space: bool) -> list[Point]:
+    """The points to write: those not older than what is stored.
+
+    A space's points carry payload of the materializer's (filters, fingerprints), so a row of the same time, which is
+    what its vector log holds, is left as it is, and a newer one keeps that payload.
+    """
+    fresh = []
+    for point, old in zip(points, stored, strict=True):
+        then, now = old.payload.get("event_ts", 0) if old else 0, point.payload["event_ts"]
+        if old is not None and (then > now or (space and then == now)):
+            continue
+        if old is not None and space:
+            point.payload = {**old.payload, **point.payload}
+        fresh.append(point)
+    return fresh
 
 
 def _ensure_collection(writer: Writer, view: FeastView, join_keys: list[str], length: int | None) -> str | None:

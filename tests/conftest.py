@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -123,3 +124,18 @@ class CountingEncoder:
 def encoder():
     """A counting encoder with the packaged model's fingerprint."""
     return CountingEncoder()
+
+
+@pytest.fixture
+def pinfeather(monkeypatch, capsys):
+    """Runs a command as the entry point does; (exit code, stdout, stderr)."""
+    from pinfeather import cli
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["pinfeather", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run

@@ -18,20 +18,6 @@ AUDIT = {"checked", "missing", "extra", "stale", "wrong_space", "corrupted", "ah
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def pinfeather(monkeypatch, capsys):
-    """Runs a command as the entry point does; (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["pinfeather", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
-
-
 def test_every_command_has_help_with_an_example_and_no_import_of_the_rest():
     for name in cli.COMMANDS:
         command = cli.cli.get_command(None, name)

@@ -81,6 +81,8 @@ def _listings(root: Path) -> None:
         feed = client.home_feed([hit.pin_id for hit in firsts], 6, content=True)
         show_near(client, feed.hits, "home feed, for somebody who looked at the first pin of each search")
     say("Contributions are in levels: with the bias they sum to the expected level minus its baseline of 3.")
+    say("cosine and tower products compare meaning; bm25 and match count words (all: in any field; share: of the best")
+    say("that the query can get); rates are engagement; no ... says what a pin lacks. All: embedders/relevance.py.")
 
 
 def _next(kept: Path | None) -> None:
