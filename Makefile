@@ -34,6 +34,8 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	$(BIN)/python -m benchmarks.lexical
 	$(BIN)/python -m benchmarks.encode
 	$(BIN)/python -m benchmarks.demo
+	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.crowdflower \
+	  || echo "benchmarks.crowdflower: not run (no data; see its first lines)"
 
 clean: ## Remove the environment, caches and this checkout's data
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis feature_repo/data

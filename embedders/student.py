@@ -39,7 +39,7 @@ class Explanation:
     contributions: NDArray[np.float64]
     """[n, N] in levels; positive raises."""
     bias: NDArray[np.float64]
-    """[n] share of what the training set says of any pair."""
+    """[n] what a pair of average features gets beyond the baseline: the same in every row."""
     baseline: float
 
     def top(self, row: int, count: int = 3) -> list[tuple[str, float]]:
@@ -100,20 +100,21 @@ class RelevanceHead:
         """What each feature added to the expected level, exact to 1e-6.
 
         Integrated gradients (Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", ICML 2017) along
-        the straight path from zero, where all logits are 0, to the pair, with the bias taken for one more feature
-        (the Aumann-Shapley values of the game; their completeness is what makes the parts sum to the whole). The
+        the straight path from a pair whose features are all average to this pair; their completeness makes the parts
+        sum to the whole. The bias is what the average pair gets beyond the baseline, the same for every pair. The
         integral is Gauss-Legendre quadrature, in halves until the parts sum.
         """
         z = self.standardised(features)
-        logits = _logits(z, self.weights, self.bias)
-        slopes = _mean_slopes(logits)
+        start = self.bias.astype(np.float64)
+        slopes = _mean_slopes(start, _logits(z, self.weights, np.zeros_like(self.bias)))
         parts = z.astype(np.float64) * (slopes @ self.weights.T.astype(np.float64))
         block = np.array([name.startswith(TOWER_PRODUCT) for name in self.names])
         names = tuple(name for name, blocked in zip(self.names, block, strict=True) if not blocked)
         if block.any():
             names += (BLOCK_NAME,)
             parts = np.column_stack([parts[:, ~block], parts[:, block].sum(axis=1)])
-        return Explanation(names, parts, slopes @ self.bias.astype(np.float64), BASELINE)
+        bias = float(expected_level(softmax(start[None]))[0]) - BASELINE
+        return Explanation(names, parts, np.full(len(parts), bias), BASELINE)
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
@@ -127,26 +128,28 @@ def _logits(z: NDArray[np.float32], weights: NDArray[np.float32], bias: NDArray[
     return z.astype(np.float64) @ weights.astype(np.float64) + bias
 
 
-def _mean_slopes(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gradient of the expected level by the logits, averaged over the path t * logits, 0 <= t <= 1, [n, 5]."""
-    target = expected_level(softmax(logits)) - BASELINE
-    slopes = np.zeros_like(logits)
-    pending = np.arange(len(logits))
+def _mean_slopes(start: NDArray[np.float64], steps_to: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gradient of the expected level by the logits, averaged over start + t * steps_to, 0 <= t <= 1, [n, 5]."""
+    target = expected_level(softmax(start + steps_to)) - expected_level(softmax(start[None]))
+    slopes = np.zeros_like(steps_to)
+    pending = np.arange(len(steps_to))
     pieces = 1
     while len(pending) and pieces <= 64:
         steps = ((_NODES[None] + np.arange(pieces)[:, None]) / pieces).ravel()
         shares = np.tile(_WEIGHTS, pieces) / pieces
-        slopes[pending] = _quadrature(logits[pending], steps, shares)
-        wrong = np.abs((slopes[pending] * logits[pending]).sum(axis=1) - target[pending]) > _EXACT
+        slopes[pending] = _quadrature(start, steps_to[pending], steps, shares)
+        wrong = np.abs((slopes[pending] * steps_to[pending]).sum(axis=1) - target[pending]) > _EXACT
         pending, pieces = pending[wrong], pieces * 2
     return slopes
 
 
-def _quadrature(logits: NDArray[np.float64], steps: Floats, shares: Floats) -> NDArray[np.float64]:
-    total = np.zeros_like(logits)
+def _quadrature(
+    start: NDArray[np.float64], steps_to: NDArray[np.float64], steps: Floats, shares: Floats
+) -> NDArray[np.float64]:
+    total = np.zeros_like(steps_to)
     values = np.arange(1.0, LEVELS + 1)
     for step, share in zip(steps, shares, strict=True):
-        chances = softmax(step * logits)
+        chances = softmax(start + step * steps_to)
         centred = values - (chances @ values)[:, None]
         total += share * chances * centred
     return total

@@ -268,8 +268,9 @@ def _cast_integer(raw: pa.Array, name: str) -> Cast:
 def _cast_number(raw: pa.Array, name: str) -> Cast:
     if _is_text(raw.type):
         texts = _parsed(raw, name, _NUMBER, "a number")
-        return Cast(pc.replace_substring_regex(texts.values, r"^\+", "").cast(pa.float64()), texts.problems)
-    result = _without_nan(raw.cast(pa.float64(), safe=False))
+        result = Cast(pc.replace_substring_regex(texts.values, r"^\+", "").cast(pa.float64()), texts.problems)
+    else:
+        result = _without_nan(raw.cast(pa.float64(), safe=False))
     result.fail(pc.is_inf(result.values), f"{name}: infinite; correct the value")
     return result
 

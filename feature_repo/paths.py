@@ -1,11 +1,24 @@
-"""Where everything of one Pinfeather repository lies on disk."""
+"""Where everything of one Pinfeather repository lies on disk.
+
+The online store and the registry lie where ``feature_store.yaml`` says, so that Feast and the commands use the same
+ones; it is read when one of the two is asked for, since many commands need neither.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from feature_repo.errors import PinfeatherError
+from feature_repo.errors import PinfeatherError, UsageError
+
+CONFIG = "feature_store.yaml"
+ONLINE_STORE = "materialize.online_store.PinfeatherOnlineStore"
+_ONLINE, _REGISTRY = "data/online", "data/registry.db"
+_FILE_REGISTRIES = (None, "FileRegistryStore", "feast.infra.registry.file.FileRegistryStore")
 
 
 @dataclass(frozen=True)
@@ -18,12 +31,12 @@ class RepoPaths:
     def open(cls, repo: str | Path) -> RepoPaths:
         """The paths of an existing repository.
 
-        :raises PinfeatherError: if ``repo`` holds no ``feature_store.yaml``.
+        :raises UsageError: if ``repo`` holds no ``feature_store.yaml``.
         """
         root = Path(repo).expanduser().absolute()
-        if not (root / "feature_store.yaml").is_file():
-            raise PinfeatherError(
-                f"--repo {repo!s} is no Feast repository: {root / 'feature_store.yaml'} does not exist. "
+        if not (root / CONFIG).is_file():
+            raise UsageError(
+                f"--repo {repo!s} is no Feast repository: {root / CONFIG} does not exist. "
                 f"Make one with `pinfeather init {repo!s}`, or name an existing one with --repo DIR."
             )
         return cls(root)
@@ -63,15 +76,23 @@ class RepoPaths:
         """Student bundles, one folder each."""
         return self.data / "bundles"
 
-    @property
+    @cached_property
     def registry(self) -> Path:
-        """The Feast registry file of the embedded default."""
-        return self.data / "registry.db"
+        """The Feast registry file: ``registry``, or its ``path``, in ``feature_store.yaml``.
 
-    @property
+        :raises PinfeatherError: if that names no local file, or the configuration cannot be read.
+        """
+        config = read_config(self.root / CONFIG)
+        return self.root / (_REGISTRY if config is None else _registry_path(config, self.root / CONFIG))
+
+    @cached_property
     def online(self) -> Path:
-        """The embedded Qdrant Edge folder with its publications."""
-        return self.data / "online"
+        """The embedded Qdrant Edge folder with its publications: ``online_store.path`` in ``feature_store.yaml``.
+
+        :raises PinfeatherError: if that configures another kind of store, or the configuration cannot be read.
+        """
+        config = read_config(self.root / CONFIG)
+        return self.root / (_ONLINE if config is None else _online_path(config, self.root / CONFIG))
 
     @property
     def ledger(self) -> Path:
@@ -97,3 +118,56 @@ class RepoPaths:
     def release(self) -> Path:
         """The current release manifest."""
         return self.data / "release.json"
+
+
+def read_config(path: Path) -> Mapping[str, Any] | None:
+    """``feature_store.yaml`` as Feast reads it, with environment variables put in; None if there is no such file.
+
+    :raises PinfeatherError: if it is no YAML mapping.
+    """
+    import yaml
+
+    wanted = "Feast wants a YAML mapping there: correct it, or compare it with the one that `pinfeather init` writes."
+    try:
+        config = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise PinfeatherError(f"{path} is no UTF-8 text. {wanted}") from error
+    except yaml.YAMLError as error:  # its own message quotes the file, where there may be passwords
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise PinfeatherError(f"{path}{line}: {getattr(error, 'problem', None) or 'no YAML'}. {wanted}") from error
+    if not isinstance(config, dict):
+        raise PinfeatherError(f"{path} holds {'nothing' if config is None else type(config).__name__}. {wanted}")
+    return config
+
+
+def _online_path(config: Mapping[str, Any], source: Path) -> Path:
+    """The folder of the embedded store, as ``materialize.online_store`` finds it."""
+    given = config.get("online_store")
+    store = {"type": given} if isinstance(given, str) else given if isinstance(given, dict) else {}
+    path = store.get("path", _ONLINE)
+    if store.get("type") != ONLINE_STORE or not isinstance(path, str) or not path:
+        raise PinfeatherError(
+            f"{source} has an online_store of type {store.get('type')!r} and path {path!r}. So far Pinfeather writes to "
+            f"its embedded store only (other kinds come later): set online_store to `type: {ONLINE_STORE}` and `path: {_ONLINE}`, or another folder."
+        )
+    return Path(path).expanduser()
+
+
+def _registry_path(config: Mapping[str, Any], source: Path) -> Path:
+    """The registry file, as Feast finds it; it takes a ``~`` for a folder of that name, which nobody means."""
+    given = config.get("registry")
+    registry = {"path": given} if isinstance(given, str) else given if isinstance(given, dict) else {}
+    path = registry.get("path")
+    kind, store = registry.get("registry_type", "file"), registry.get("registry_store_type")
+    local = kind == "file" and store in _FILE_REGISTRIES and isinstance(path, str)
+    if not local or not path or "://" in path or path.startswith("~"):
+        shown = f"{path.split('://')[0]}://..." if isinstance(path, str) and "://" in path else repr(path)  # passwords
+        raise PinfeatherError(
+            f"{source} has a registry of type {store or kind!r} with the path {shown}. So far Pinfeather reads a "
+            f"registry that is a local file only (other kinds come later): set registry to `path: {_REGISTRY}`, or another file, relative to {source.parent} "
+            "or absolute (Feast does not expand ~)."
+        )
+    return Path(path)

@@ -7,6 +7,9 @@ import unicodedata
 
 import regex
 
+TEXT_VERSION = 1
+"""Bumped when :func:`normalise` or :func:`words` change what they give."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 _SPACE = re.compile(r"\s+")
 # Scripts written without spaces: every character is a word of its own.

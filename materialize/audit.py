@@ -17,7 +17,7 @@ from materialize.definitions import RepoDefinitions, ViewDefinition, load_defini
 from materialize.ledger import Ledger
 from materialize.plan import Kind, open_pin_scan, pin_changes
 from materialize.releases import LIVE_EMBEDDING, current_release
-from materialize.scan import FeatureScan, connect
+from materialize.scan import FeatureScan, connect, held_pins
 from materialize.spaces import Space, load_space
 from materialize.stores.layout import entity_collection, point_id, to_micros
 from materialize.stores.port import DEFAULT_VECTOR, Match, Point, VectorStore
@@ -81,7 +81,7 @@ def audit(
     space = load_space(paths, release.live_space)
     result = Audit()
     with Ledger(paths) as ledger, connect() as con, open_reader(paths.online) as store:
-        check = _Check(result, store, random.Random(seed), sample, progress or (lambda _: None))
+        check = _Check(result, store, random.Random(seed), sample, progress or (lambda _: None), held_pins(paths))
         _audit_space(check, con, definitions, paths, space, ledger)
         for view in definitions.feature_views():
             _audit_view(check, con, definitions.project, view, ledger)
@@ -95,6 +95,7 @@ class _Check:
     random: random.Random
     sample: int | None
     progress: Callable[[int], None]
+    held: frozenset[str]
 
     def choose(self, ids: list[str]) -> list[str]:
         """All ``ids``, or the sample."""
@@ -153,7 +154,7 @@ def _judge_vector(
 
 def _find_pending(check: _Check, con: Any, definitions: RepoDefinitions, space: Space, ledger: Ledger) -> None:
     """Pins whose source has moved on since they were written."""
-    scan = open_pin_scan(con, definitions, space, ledger)
+    scan = open_pin_scan(con, definitions, space, ledger, check.held)
     for batch in pin_changes(scan, space.template):
         for change in batch:
             if change.kind in (Kind.CHANGED, Kind.PAYLOAD_ONLY) or (change.kind is Kind.REJECTED and change.had_vector):
@@ -164,7 +165,7 @@ def _find_pending(check: _Check, con: Any, definitions: RepoDefinitions, space: 
 
 def _audit_view(check: _Check, con: Any, project: str, view: ViewDefinition, ledger: Ledger) -> None:
     entries = ledger.entries(f"view:{view.name}")
-    scan = FeatureScan(con, view, entries)
+    scan = FeatureScan(con, view, entries, check.held)
     rows = zip(
         entries["key"].to_pylist(), entries["raw"].to_pylist(), entries["event_timestamp"].to_pylist(), strict=True
     )

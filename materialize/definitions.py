@@ -17,12 +17,13 @@ import xxhash
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from materialize.files import write_json
+from materialize.stores.errors import StoreError
 from materialize.stores.layout import canonical_type
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ViewDefinition:
     columns: Mapping[str, str]
     """Join key or feature name to column of the source, where the view's field mapping renames it; else itself."""
     source: str
-    """Absolute path or glob of the Parquet source; empty for other kinds of source."""
+    """Absolute path or glob of the Parquet source, or its URI; empty for other kinds of source."""
     timestamp_field: str
     created_timestamp_column: str
     vector_field: str | None
@@ -54,14 +55,18 @@ class RepoDefinitions:
     """Service name to view name to feature names."""
 
     def feature_views(self) -> list[ViewDefinition]:
-        """Online views whose rows are features, in name order; embedding views are filled by their space."""
-        return [view for _, view in sorted(self.views.items()) if view.online and view.vector_field is None]
+        """Online views whose rows are features, in name order; embedding views are filled by their space.
+
+        Views without join keys are left out: they have one row for everybody, which Feast writes itself.
+        """
+        views = [view for _, view in sorted(self.views.items()) if view.online and view.vector_field is None]
+        return [view for view in views if view.join_keys]
 
 
 def load_definitions(paths: RepoPaths) -> RepoDefinitions:
     """The definitions of an applied repository.
 
-    :raises PinfeatherError: if nothing was applied yet.
+    :raises PinfeatherError: if nothing was applied yet, or the registry cannot be read.
     """
     if not paths.registry.is_file():
         raise PinfeatherError(
@@ -70,13 +75,23 @@ def load_definitions(paths: RepoPaths) -> RepoDefinitions:
         )
     digest = xxhash.xxh3_128_hexdigest(paths.registry.read_bytes())
     cache = paths.data / "definitions.json"
-    if cache.is_file():
-        kept = json.loads(cache.read_text())
-        if kept.get("registry") == digest and kept.get("version") == _CACHE_VERSION:
-            return _from_json(kept)
+    known = _read_cache(cache, digest)
+    if known is not None:
+        return known
     definitions = _read_registry(paths)
     write_json(cache, {"registry": digest, "version": _CACHE_VERSION, **asdict(definitions)})
     return definitions
+
+
+def _read_cache(cache: Path, digest: str) -> RepoDefinitions | None:
+    """What was read from the registry with this digest; None if nothing was kept, or the file is damaged."""
+    try:
+        kept = json.loads(cache.read_text(encoding="utf-8"))
+        if kept["registry"] == digest and kept["version"] == _CACHE_VERSION:
+            return _from_json(kept)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
 
 
 def _from_json(kept: Mapping[str, Any]) -> RepoDefinitions:
@@ -98,9 +113,29 @@ def open_feature_store(paths: RepoPaths) -> FeatureStore:
 
 
 def _read_registry(paths: RepoPaths) -> RepoDefinitions:
-    store = open_feature_store(paths)
+    try:
+        store = open_feature_store(paths)
+        projects = [project.name for project in store.list_projects()]
+        if store.project in projects:
+            return _read_store(store, paths.root)
+    except (PinfeatherError, StoreError, ImportError):  # they say themselves what is wrong
+        raise
+    except Exception as error:  # Feast's own errors have no common base, nor have those of protobuf
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PinfeatherError(
+            f"The Feast registry {paths.registry} cannot be read ({reason}). Delete it and run "
+            f"`pinfeather apply --repo {paths.root}`, which writes it again from definitions.py."
+        ) from error
+    found = ", ".join(projects) or "none"
+    raise PinfeatherError(
+        f"The Feast registry {paths.registry} has no project {store.project!r} (it has {found}): "
+        f"run `pinfeather apply --repo {paths.root}`, or correct the project in feature_store.yaml."
+    )
+
+
+def _read_store(store: FeatureStore, root: Path) -> RepoDefinitions:
     join_keys = {entity.name: entity.join_key for entity in store.list_entities()}
-    views = {view.name: _view(view, join_keys) for view in store.list_feature_views()}
+    views = {view.name: _view(view, join_keys, root) for view in store.list_feature_views()}
     services = {
         service.name: {
             projection.name: tuple(feature.name for feature in projection.features)
@@ -111,7 +146,7 @@ def _read_registry(paths: RepoPaths) -> RepoDefinitions:
     return RepoDefinitions(store.project, views, services)
 
 
-def _view(view: FeatureView, join_keys: Mapping[str, str]) -> ViewDefinition:
+def _view(view: FeatureView, join_keys: Mapping[str, str], root: Path) -> ViewDefinition:
     source = view.batch_source
     if source is None:
         raise PinfeatherError(f"Feature view {view.name} has no batch source: give it one, or set online=False.")
@@ -119,16 +154,20 @@ def _view(view: FeatureView, join_keys: Mapping[str, str]) -> ViewDefinition:
     keys = tuple(join_keys[name] for name in view.entities)
     fields = sorted(view.features, key=lambda field: field.name)  # Feast keeps them in the order of a set
     vectors = [field.name for field in fields if field.vector_index]
-    path = getattr(source, "path", "") or ""
     return ViewDefinition(
         name=view.name,
         join_keys=keys,
         features={field.name: canonical_type(str(field.dtype)) for field in fields},
         columns={name: mapping.get(name, name) for name in (*keys, *(field.name for field in fields))},
-        source=str(Path(path)) if path else "",
+        source=_source(getattr(source, "path", "") or "", root),
         timestamp_field=source.timestamp_field,
         created_timestamp_column=source.created_timestamp_column or "",
         vector_field=vectors[0] if vectors else None,
         online=view.online,
         tags=dict(view.tags),
     )
+
+
+def _source(path: str, root: Path) -> str:
+    """A source's path as Feast resolves it: relative to the repository; a URI stays as it is."""
+    return path if not path or "://" in path else str(root / path)

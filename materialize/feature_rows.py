@@ -2,61 +2,80 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pyarrow as pa
 
 from materialize.definitions import RepoDefinitions, ViewDefinition
 from materialize.ledger import Ledger
+from materialize.reconcile import view_space
 from materialize.scan import WRITTEN, FeatureScan
+from materialize.stores.errors import BadInputError, StoreError
 from materialize.stores.layout import encode_value, entity_collection, point_id, row_payload, to_micros
 from materialize.stores.port import CollectionSpec, Point, VectorStore
 
+logger = logging.getLogger(__name__)
+
 
 def write_feature_rows(
-    con: Any, definitions: RepoDefinitions, ledger: Ledger, store: VectorStore, run: int
+    con: Any, definitions: RepoDefinitions, ledger: Ledger, store: VectorStore, run: int, held: frozenset[str]
 ) -> dict[str, dict[str, int]]:
-    """Bring every online feature view up to date in ``store``; rows changed and gone, by view."""
-    known = {f"view:{view.name}" for view in definitions.feature_views()}
-    for space in ledger.spaces():
-        if space.startswith("view:") and space not in known:
-            ledger.forget(space)
+    """Bring every online feature view up to date in ``store``; rows changed, gone and rejected, by view.
+
+    :param held: pins whose rows stay as they are although the source has none.
+    """
     return {
-        view.name: _write_view(con, definitions.project, view, ledger, store, run)
+        view.name: _write_view(con, definitions.project, view, ledger, store, run, held)
         for view in definitions.feature_views()
     }
 
 
 def _write_view(
-    con: Any, project: str, view: ViewDefinition, ledger: Ledger, store: VectorStore, run: int
+    con: Any, project: str, view: ViewDefinition, ledger: Ledger, store: VectorStore, run: int, held: frozenset[str]
 ) -> dict[str, int]:
-    space = f"view:{view.name}"
+    space = view_space(view)
     collection = entity_collection(project, view.join_keys)
     store.create(collection, CollectionSpec())
     entries = ledger.entries(space)
-    scan = FeatureScan(con, view, entries)
+    scan = FeatureScan(con, view, entries, held)
     rewrite = entries.num_rows > 0 or store.count(collection) > 0  # an empty store holds no newer row to keep
+    rejected = 0
     for batch in scan.changes():
-        _write_batch(project, scan, batch, store, collection, keep_newer=rewrite)
-        ledger.write(space, run, _entries(batch))
+        ledger.doubt(space, run, batch["key"].to_pylist(), batch["event_timestamp"].to_pylist())
+        written = _write_batch(project, scan, batch, store, collection, keep_newer=rewrite)
+        rejected += batch.num_rows - written.num_rows
+        store.flush()
+        ledger.write(space, run, _entries(written))
     if scan.gone:
-        ids = [point_id(project, view.name, scan.source.entity(key)) for key in scan.gone]
-        store.delete(collection, ids=ids)
+        ledger.doubt(space, run, scan.gone)
+        store.delete(collection, ids=[point_id(project, view.name, scan.source.entity(key)) for key in scan.gone])
+        store.flush()
         ledger.remove(space, run, scan.gone)
     ledger.fold(space)
-    return {"changed": scan.changed, "gone": len(scan.gone)}
+    return {"changed": scan.changed - rejected, "gone": len(scan.gone), "rejected": rejected}
 
 
 def _write_batch(
     project: str, scan: FeatureScan, batch: pa.RecordBatch, store: VectorStore, collection: str, *, keep_newer: bool
-) -> None:
-    """Upsert a batch; a row that was pushed with a newer event timestamp stays: the newer one wins online.
+) -> pa.RecordBatch:
+    """Upsert a batch and give back its rows without the rejected ones.
+
+    A row that was pushed with a newer event timestamp stays: the newer one wins online.
 
     A source may go back in time, as when the latest event behind an aggregate is deleted. So a stored row counts as
     pushed only if it is newer than the source and than what was written last.
     """
-    rows = batch.to_pylist()
-    points = [_point(project, scan, row) for row in rows]
+    rows, points, good = [], [], []
+    for place, row in enumerate(batch.to_pylist()):
+        try:
+            points.append(_point(project, scan, row))
+        except StoreError as error:
+            name, key = scan.source.view.name, row["key"]
+            logger.warning("feature view %s, key %s: %s The row keeps its last value online.", name, key, error)
+            continue
+        rows.append(row)
+        good.append(place)
     if keep_newer:
         stored = store.get_many(collection, [point.id for point in points], with_payload=["event_ts"])
         points = [
@@ -65,6 +84,7 @@ def _write_batch(
             if old is None or old.payload.get("event_ts", 0) <= _newest(row)
         ]
     store.upsert(collection, points)
+    return batch.take(pa.array(good, pa.int64()))
 
 
 def _newest(row: dict[str, Any]) -> int:
@@ -74,11 +94,19 @@ def _newest(row: dict[str, Any]) -> int:
 def _point(project: str, scan: FeatureScan, row: dict[str, Any]) -> Point:
     view = scan.source.view
     entity = scan.source.entity(row["key"])
-    features = {name: encode_value(row[name], kind) for name, kind in view.features.items() if row[name] is not None}
+    values = ((name, row[name], kind) for name, kind in view.features.items() if row[name] is not None)
+    features = {name: _encoded(name, value, kind) for name, value, kind in values}
     payload = row_payload(
         project, view.name, entity, to_micros(row["event_timestamp"]), features, extras={"fp": str(row["raw"])}
     )
     return Point(point_id(project, view.name, entity), payload)
+
+
+def _encoded(name: str, value: Any, kind: str) -> Any:
+    try:
+        return encode_value(value, kind)
+    except StoreError as error:
+        raise BadInputError(f"Feature {name}: {error}") from error
 
 
 def _entries(batch: pa.RecordBatch) -> pa.Table:

@@ -39,6 +39,8 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS_PER_SHARD = 1 << 18
+DOUBTFUL_RAW, DOUBTFUL_TEXT = 0, bytes(16)
+"""Fingerprints of an entry whose point may or may not have been written; no source row has them."""
 
 
 class LedgerError(PinfeatherError):
@@ -55,7 +57,7 @@ def _m001_tables(db: sqlite3.Connection) -> None:
         "CREATE TABLE journal (seq INTEGER PRIMARY KEY AUTOINCREMENT, space TEXT NOT NULL, run INTEGER NOT NULL, "
         "removed INTEGER NOT NULL, entries BLOB NOT NULL)"
     )
-    db.execute("CREATE TABLE engines (space TEXT PRIMARY KEY, engine TEXT NOT NULL)")
+    db.execute("CREATE TABLE engines (space TEXT PRIMARY KEY, engine TEXT NOT NULL, definition TEXT NOT NULL)")
 
 
 MIGRATIONS = (_m001_tables,)
@@ -110,14 +112,19 @@ class Ledger:
 
     # Runs -------------------------------------------------------------------------------------------------------
 
-    def start_run(self, space: str) -> int:
-        """Note that a run over ``space`` began; its number. Runs left open by a crash are marked as such."""
+    def start_run(self, space: str, after: int = 0) -> int:
+        """Note that a run over ``space`` began; its number, greater than ``after``.
+
+        Runs left open by a crash are marked as such.
+        """
         self._db.execute("UPDATE runs SET status='crashed' WHERE status='running'")
-        cursor = self._db.execute(
-            "INSERT INTO runs (space, started_at, status) VALUES (?, ?, 'running')",
-            (space, datetime.now(UTC).isoformat()),
+        (last,) = self._db.execute("SELECT coalesce(max(run), 0) FROM runs").fetchone()
+        number = max(int(last), after) + 1
+        self._db.execute(
+            "INSERT INTO runs (run, space, started_at, status) VALUES (?, ?, ?, 'running')",
+            (number, space, datetime.now(UTC).isoformat()),
         )
-        return int(cursor.lastrowid or 0)
+        return number
 
     def finish_run(self, run: int, status: str, counts: Mapping[str, Any]) -> None:
         """Note how a run ended, with its counts."""
@@ -145,6 +152,24 @@ class Ledger:
         if entries.num_rows:
             self._append(space, run, _complete(entries, run), removed=False)
 
+    def doubt(self, space: str, run: int, keys: Sequence[str], event_timestamps: Sequence[Any] | None = None) -> None:
+        """Commit, before the store is touched, that ``keys`` may change there.
+
+        Until :meth:`write` or :meth:`remove` follows, their entries match no source row: a run that was killed in
+        between is made good by the next one, whatever the source holds by then.
+        """
+        if not keys:
+            return
+        rows = len(keys)
+        entries = {
+            "key": pa.array(keys, pa.string()),
+            "raw": pa.array([DOUBTFUL_RAW] * rows, pa.uint64()),
+            "text_fp": pa.array([DOUBTFUL_TEXT] * rows, pa.binary(16)),
+            "payload_fp": pa.array([0] * rows, pa.uint64()),
+            "event_timestamp": pa.array(event_timestamps or [None] * rows, SCHEMA.field("event_timestamp").type),
+        }
+        self._append(space, run, _complete(pa.table(entries), run), removed=False)
+
     def remove(self, space: str, run: int, keys: Sequence[str]) -> None:
         """Commit that ``keys`` are no longer in ``space``."""
         if not keys:
@@ -168,10 +193,11 @@ class Ledger:
 
         :raises LedgerError: if a shard cannot be read.
         """
-        shards = [self._read_shard(space, file) for (file,) in self._live(space)]
-        journal = self._db.execute(
-            "SELECT removed, entries FROM journal WHERE space=? ORDER BY seq", (space,)
-        ).fetchall()
+        for _ in range(10):  # a run beside this reader may fold meanwhile: its old shards go
+            files, journal = self._listed(space)
+            shards = [shard for file in files if (shard := self._read_shard(space, file)) is not None]
+            if len(shards) == len(files) or files == self._listed(space)[0]:
+                break
         if not journal:
             return pa.concat_tables(shards) if shards else SCHEMA.empty_table()
         batches = [*shards, *(pa.ipc.open_stream(entries).read_all() for _, entries in journal)]
@@ -219,26 +245,50 @@ class Ledger:
         row = self._db.execute("SELECT engine FROM engines WHERE space=?", (space,)).fetchone()
         return row[0] if row else None
 
-    def set_engine(self, space: str, engine: str) -> None:
-        """Note which engine and version made the raw fingerprints of ``space``."""
-        self._db.execute("INSERT OR REPLACE INTO engines VALUES (?, ?)", (space, engine))
+    def definition(self, space: str) -> str | None:
+        """What ``space`` was defined as when it was written last: names and types that its points depend on."""
+        row = self._db.execute("SELECT definition FROM engines WHERE space=?", (space,)).fetchone()
+        return row[0] if row else None
+
+    def set_engine(self, space: str, engine: str, definition: str = "") -> None:
+        """Note which engine and version made the raw fingerprints of ``space``, and its definition."""
+        self._db.execute("INSERT OR REPLACE INTO engines VALUES (?, ?, ?)", (space, engine, definition))
+
+    def incomplete(self, space: str) -> bool:
+        """True where this ledger cannot vouch for all of ``space``: it was never written, or a shard is lost."""
+        files = [file for (file,) in self._live(space)]
+        lost = [file for file in files if not self._shard(space, file).is_file()]
+        return bool(lost) or self.engine(space) is None
+
+    def _listed(self, space: str) -> tuple[list[str], list[tuple[int, bytes]]]:
+        """Live shards and journal of one moment."""
+        self._db.execute("BEGIN")
+        files = [file for (file,) in self._live(space)]
+        journal = self._db.execute(
+            "SELECT removed, entries FROM journal WHERE space=? ORDER BY seq", (space,)
+        ).fetchall()
+        self._db.execute("COMMIT")
+        return files, journal
 
     def _live(self, space: str) -> list[tuple[str]]:
         return self._db.execute("SELECT file FROM shards WHERE space=? ORDER BY file", (space,)).fetchall()
 
+    def _shard(self, space: str, file: str) -> Path:
+        return self._shard_folder(space) / file
+
     def _shard_folder(self, space: str) -> Path:
         return self._folder / space.replace(":", "--")
 
-    def _read_shard(self, space: str, file: str) -> pa.Table:
-        path = self._shard_folder(space) / file
-        if not path.is_file():  # the user followed the advice below
-            return SCHEMA.empty_table()
+    def _read_shard(self, space: str, file: str) -> pa.Table | None:
+        path = self._shard(space, file)
         try:
             return pq.read_table(path, schema=SCHEMA)
+        except FileNotFoundError:
+            return None
         except (pa.ArrowException, OSError) as error:
             raise LedgerError(
                 f"The ledger shard {path} cannot be read ({error}). Restore it from a backup; or delete it and run "
-                f"`pinfeather materialize`, which writes the pins of this shard again. No other shard is touched."
+                "`pinfeather materialize`, which compares store and source and writes what this shard was about again."
             ) from error
 
 

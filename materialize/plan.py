@@ -17,8 +17,8 @@ from feature_repo.lexical import LEXICAL_VERSION
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import PinFields, PinTextTemplate
 from materialize.definitions import RepoDefinitions, load_definitions
-from materialize.ledger import Ledger
-from materialize.scan import PAYLOAD_COLUMNS, FeatureScan, PinScan, connect, raw_engine
+from materialize.ledger import DOUBTFUL_TEXT, Ledger
+from materialize.scan import PAYLOAD_COLUMNS, FeatureScan, PinScan, connect, held_pins, raw_engine
 from materialize.spaces import Space, live_space
 from materialize.stores.layout import to_micros
 
@@ -50,6 +50,8 @@ class PinChange:
     event_timestamp: datetime
     had_vector: bool
     truncated: bool
+    doubtful: bool
+    """A run was killed while it wrote this pin, or the store lost it: the vector log may have its vector."""
 
 
 @dataclass
@@ -72,8 +74,10 @@ class Counts:
     tokens: int = 0
     estimated_seconds: float = 0.0
     truncated: int = 0
+    emptied: int = 0
+    """Of the rejected, those that had a text and lose their vector."""
     features: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Feature view to its online rows ``changed`` and ``gone``."""
+    """Feature view to its online rows ``changed``, ``gone`` and ``rejected``."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, seconds rounded to milliseconds."""
@@ -86,7 +90,7 @@ class Counts:
     @property
     def quiet(self) -> bool:
         """True where a run has nothing to write."""
-        rows = sum(sum(view.values()) for view in self.features.values())
+        rows = sum(view["changed"] + view["gone"] for view in self.features.values())
         return not (self.new + self.changed + self.payload_only + self.gone + rows)
 
 
@@ -123,6 +127,7 @@ def _change(row: dict[str, Any], template: PinTextTemplate) -> PinChange:
         event_timestamp=max(row["event_timestamp"], row["old_event"] or row["event_timestamp"]),
         had_vector=bool(row["known"]) and row["text_fp"] is not None,
         truncated=rendered.truncated,
+        doubtful=row["text_fp"] == DOUBTFUL_TEXT,
     )
 
 
@@ -132,12 +137,13 @@ def count_pins(scan: PinScan, space: Space, counts: Counts) -> dict[bytes, int]:
     total = 0
     counter = None
     counts.unchanged = scan.unchanged - scan.still_empty
-    counts.rejected = scan.still_empty
+    counts.rejected = scan.still_empty + scan.held
     counts.gone = len(scan.gone)
     for batch in pin_changes(scan, space.template):
         fresh = []
         for change in batch:
             counts.truncated += change.truncated
+            counts.emptied += change.kind is Kind.REJECTED and change.had_vector
             if change.kind is Kind.TOUCHED:
                 counts.unchanged += 1
                 continue
@@ -154,11 +160,13 @@ def count_pins(scan: PinScan, space: Space, counts: Counts) -> dict[bytes, int]:
     return pins
 
 
-def count_features(con: Any, definitions: RepoDefinitions, ledger: Ledger, counts: Counts) -> None:
+def count_features(
+    con: Any, definitions: RepoDefinitions, ledger: Ledger, held: frozenset[str], counts: Counts
+) -> None:
     """Fill the feature-row counts of ``counts``."""
     for view in definitions.feature_views():
-        scan = FeatureScan(con, view, ledger.entries(f"view:{view.name}"))
-        counts.features[view.name] = {"changed": scan.changed, "gone": len(scan.gone)}
+        scan = FeatureScan(con, view, ledger.entries(f"view:{view.name}"), held)
+        counts.features[view.name] = {"changed": scan.changed, "gone": len(scan.gone), "rejected": 0}
 
 
 def plan(paths: RepoPaths, model: str | None = None) -> Counts:
@@ -171,8 +179,9 @@ def plan(paths: RepoPaths, model: str | None = None) -> Counts:
     space = live_space(paths, model)
     counts = Counts(space.name)
     with Ledger(paths) as ledger, connect() as con:
-        count_features(con, definitions, ledger, counts)
-        scan = open_pin_scan(con, definitions, space, ledger)
+        held = held_pins(paths)
+        count_features(con, definitions, ledger, held, counts)
+        scan = open_pin_scan(con, definitions, space, ledger, held)
         count_pins(scan, space, counts)
         rate = ledger.tokens_per_second(space.name) or ASSUMED_TOKENS_PER_SECOND
     counts.estimated_seconds = counts.tokens / rate
@@ -180,8 +189,10 @@ def plan(paths: RepoPaths, model: str | None = None) -> Counts:
     return counts
 
 
-def open_pin_scan(con: Any, definitions: RepoDefinitions, space: Space, ledger: Ledger) -> PinScan:
+def open_pin_scan(
+    con: Any, definitions: RepoDefinitions, space: Space, ledger: Ledger, held: frozenset[str]
+) -> PinScan:
     """The scan of every pin against the ledger of ``space``; raw fingerprints of another engine are not believed."""
     trust = ledger.engine(space.name) in (None, raw_engine())
     fields = [rule.name for rule in space.template.rules]
-    return PinScan(con, definitions, fields, ledger.entries(space.name), trust_raw=trust)
+    return PinScan(con, definitions, fields, ledger.entries(space.name), held, trust_raw=trust)

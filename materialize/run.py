@@ -19,9 +19,10 @@ from materialize import vector_log
 from materialize.definitions import RepoDefinitions, load_definitions
 from materialize.feature_rows import write_feature_rows
 from materialize.ledger import SCHEMA, Ledger
-from materialize.plan import Counts, Kind, PinChange, count_pins, open_pin_scan, pin_changes
+from materialize.plan import ASSUMED_TOKENS_PER_SECOND, Counts, Kind, PinChange, count_pins, open_pin_scan, pin_changes
+from materialize.reconcile import reconcile_space, reconcile_views, space_definition
 from materialize.releases import LIVE_EMBEDDING, write_release
-from materialize.scan import PinScan, connect, raw_engine
+from materialize.scan import PinScan, connect, held_pins, raw_engine
 from materialize.spaces import Space, live_space, save_space
 from materialize.stores.layout import point_id, row_payload, to_micros
 from materialize.stores.port import DEFAULT_VECTOR, CollectionSpec, Point, VectorSpec
@@ -43,6 +44,8 @@ class RunOptions:
     lock_timeout: float = 10.0
     progress: Callable[[int, int], None] | None = None
     """Called with (pins written, pins to write)."""
+    tell: Callable[[str], None] | None = None
+    """Called with words about choices made: which device and precision, and why."""
     encoder: Encoder | None = None
     """Use this encoder instead of loading the space's own; its fingerprint must be the space's."""
 
@@ -62,10 +65,14 @@ class _Run:
     planned: dict[bytes, int]
     """Text fingerprint to how many pins want its vector."""
     started: datetime
+    held: frozenset[str]
+    """Pins that `validate` rejected: they keep what was written of them last."""
     encode_seconds: float = 0.0
     part: int = 0
     shared: dict[bytes, npt.NDArray[np.float32]] = field(default_factory=dict)
     """Vectors of texts that several pins carry."""
+    logged: dict[str, tuple[str, npt.NDArray[np.float16]]] | None = None
+    """The vector log's last text fingerprint and vector of each pin, read when first needed."""
     _encoder: Encoder | None = None
 
     def encoder(self) -> Encoder:
@@ -78,6 +85,9 @@ class _Run:
                 expected_fingerprint=self.space.model_fingerprint,
             )
             self.space.check_query_tower(self._encoder.fingerprint)
+            recipe = self._encoder.recipe
+            if self.options.tell:
+                self.options.tell(f"Encoding on {recipe.device} in {recipe.precision}: {recipe.reason}.")
         return self._encoder
 
 
@@ -101,20 +111,32 @@ def materialize(paths: RepoPaths, options: RunOptions | None = None) -> Counts:
         Ledger(paths) as ledger,
         connect() as con,
     ):
-        scan = open_pin_scan(con, definitions, space, ledger)
+        number = ledger.start_run(space.name, after=vector_log.last_run(paths))
+        held = held_pins(paths)
+        store.create(space.name, CollectionSpec({DEFAULT_VECTOR: VectorSpec(space.dimension, "dot")}))
+        reconcile_space(definitions.project, space.name, ledger, store, number)
+        reconcile_views(definitions, ledger, store, number)
+        scan = open_pin_scan(con, definitions, space, ledger, held)
         planned = count_pins(scan, space, counts)
-        _guard_deletes(scan, options)
+        rate = ledger.tokens_per_second(space.name) or ASSUMED_TOKENS_PER_SECOND
+        counts.estimated_seconds = counts.tokens / rate
+        try:
+            _guard_deletes(scan, counts, options)
+        except PinfeatherError:
+            ledger.finish_run(number, "refused", counts.to_json())
+            raise
         run = _Run(
             paths=paths,
             project=definitions.project,
             space=space,
             ledger=ledger,
             store=store,
-            number=ledger.start_run(space.name),
+            number=number,
             counts=counts,
             options=options,
             planned=planned,
             started=datetime.now(UTC),
+            held=held,
         )
         try:
             _write(run, con, definitions, scan)
@@ -131,8 +153,6 @@ def _write(run: _Run, con: Any, definitions: RepoDefinitions, scan: PinScan) -> 
     if not (run.paths.spaces / f"{space.name}.json").is_file():
         vector_log.prepare(run.paths, space.name, space.dimension)
         save_space(run.paths, replace(space, recipe=run.encoder().recipe.to_json() if run.planned else {}))
-    run.store.create(space.name, CollectionSpec({DEFAULT_VECTOR: VectorSpec(space.dimension, "dot")}))
-    run.ledger.set_engine(space.name, raw_engine())
     written = 0
     total = scan.rows - scan.unchanged
     for batch in _batches(scan, space):
@@ -141,7 +161,8 @@ def _write(run: _Run, con: Any, definitions: RepoDefinitions, scan: PinScan) -> 
         if run.options.progress:
             run.options.progress(written, total)
     _delete_gone(run, scan)
-    run.counts.features = write_feature_rows(con, definitions, run.ledger, run.store, run.number)
+    run.counts.features = write_feature_rows(con, definitions, run.ledger, run.store, run.number, run.held)
+    run.ledger.set_engine(space.name, raw_engine(), space_definition(definitions.project))
     run.ledger.fold(space.name)
     vector_log.link_live(run.paths, LIVE_EMBEDDING, space.name)
     release = write_release(run.paths, names={LIVE_EMBEDDING: space.name})
@@ -155,19 +176,24 @@ def _batches(scan: PinScan, space: Space) -> Iterator[list[PinChange]]:
             yield changes[start : start + BATCH_TEXTS]
 
 
-def _guard_deletes(scan: PinScan, options: RunOptions) -> None:
-    gone = len(scan.gone)
+def _guard_deletes(scan: PinScan, counts: Counts, options: RunOptions) -> None:
+    gone = sum(had_vector for _, had_vector in scan.gone) + counts.emptied
     if options.allow_deletes or not gone or gone <= scan.known * options.max_gone:
         return
     raise PinfeatherError(
-        f"{gone} of {scan.known} pins are gone from the source, more than the {options.max_gone:.0%} that are "
-        "believed; nothing was written. Check the pins table; if they are gone indeed, run again with --allow-deletes."
+        f"{gone} of {scan.known} pins are gone from the source or lost all their text, more than the "
+        f"{options.max_gone:.0%} that are believed; nothing was written. Check the pins table; if they are gone "
+        "indeed, run again with --allow-deletes."
     )
 
 
 def _write_batch(run: _Run, batch: list[PinChange]) -> None:
-    """Encode, upsert, log, commit: in this order, so that the ledger never claims what the store does not hold."""
+    """Doubt, encode, upsert, log, commit: in this order, so that the ledger never claims what the store lacks."""
+    touched = [change for change in batch if change.kind is not Kind.TOUCHED]
+    events = [change.event_timestamp for change in touched]
+    run.ledger.doubt(run.space.name, run.number, [change.pin_id for change in touched], events)
     kept = _stored_vectors(run, [change for change in batch if change.kind is Kind.PAYLOAD_ONLY])
+    kept |= _logged_vectors(run, [change for change in batch if change.doubtful])
     vectors = _encode(run, [change for change in batch if _wants_vector(change, kept)])
     points, logged = [], []
     for change in batch:
@@ -199,9 +225,9 @@ def _write_batch(run: _Run, batch: list[PinChange]) -> None:
 
 
 def _wants_vector(change: PinChange, kept: dict[str, npt.NDArray[np.float32]]) -> bool:
-    if change.kind is Kind.PAYLOAD_ONLY:
-        return change.pin_id not in kept  # the store lost the point
-    return change.kind in (Kind.NEW, Kind.CHANGED)
+    if change.pin_id in kept:
+        return False
+    return change.kind in (Kind.NEW, Kind.CHANGED, Kind.PAYLOAD_ONLY)  # payload only: the store lost the point
 
 
 def _stored_vectors(run: _Run, changes: list[PinChange]) -> dict[str, npt.NDArray[np.float32]]:
@@ -214,6 +240,21 @@ def _stored_vectors(run: _Run, changes: list[PinChange]) -> dict[str, npt.NDArra
         for change, point in zip(changes, points, strict=True)
         if point and change.text_fp and point.payload.get("text_fp") == change.text_fp.hex()
     }
+
+
+def _logged_vectors(run: _Run, changes: list[PinChange]) -> dict[str, npt.NDArray[np.float32]]:
+    """Vectors of the same text that the log has, by pin id: a killed run or a lost store needs no model."""
+    if not changes:
+        return {}
+    if run.logged is None:
+        pin_ids, vectors, text_fps = vector_log.read_live(run.paths, run.space.name)
+        run.logged = {pin: (fp, row) for pin, fp, row in zip(pin_ids, text_fps, vectors, strict=True)}
+    found = {}
+    for change in changes:
+        text_fp, vector = run.logged.get(change.pin_id, (None, None))
+        if vector is not None and change.text_fp and change.text_fp.hex() == text_fp:
+            found[change.pin_id] = vector.astype(np.float32)
+    return found
 
 
 def _encode(run: _Run, changes: list[PinChange]) -> dict[bytes, npt.NDArray[np.float32]]:
@@ -266,6 +307,7 @@ def _delete(run: _Run, pin_ids: list[str]) -> None:
 
 
 def _delete_gone(run: _Run, scan: PinScan) -> None:
+    run.ledger.doubt(run.space.name, run.number, [key for key, _ in scan.gone])
     _delete(run, [key for key, had_vector in scan.gone if had_vector])
     run.store.flush()
     run.ledger.remove(run.space.name, run.number, [key for key, _ in scan.gone])

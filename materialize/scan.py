@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from feature_repo.aggregates.session import quoted
 from feature_repo.errors import PinfeatherError
+from feature_repo.lexical import LEXICAL_VERSION
+from feature_repo.paths import RepoPaths
+from feature_repo.text import TEXT_VERSION
 from materialize.definitions import RepoDefinitions, ViewDefinition
 
 if TYPE_CHECKING:
@@ -43,6 +48,9 @@ PAYLOAD_COLUMNS: Mapping[str, tuple[str, str]] = {
 """Filterable payload of a vector to (view, feature)."""
 
 BATCH_ROWS = 4096
+
+SCAN_VERSION = 1
+"""Bumped when :func:`hashed` changes."""
 
 WRITTEN = "_written_event_timestamp"
 """Column of a changed row: event timestamp of the row that was written last, null for a new one."""
@@ -83,11 +91,35 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
         con.close()
 
 
+def held_pins(paths: RepoPaths) -> frozenset[str]:
+    """Pins of the snapshot whose row `validate` rejected: they keep what was written of them last."""
+    rejected, valid = paths.rejected / "pins.parquet", paths.valid / "pins.parquet"
+    if not rejected.is_file():
+        return frozenset()
+    accepted = f"WHERE pin_id NOT IN (SELECT pin_id FROM {quoted(valid)})" if valid.is_file() else ""
+    with connect() as con:
+        rows = con.execute(f"SELECT pin_id::VARCHAR FROM {quoted(rejected)} {accepted}").fetchall()
+    return frozenset(pin_id for (pin_id,) in rows if pin_id)
+
+
 def raw_engine() -> str:
-    """Name and version of the engine behind the raw fingerprints: another one makes others."""
+    """What the raw fingerprints depend on besides the rows: engine, hashing here, tokens, canonical text.
+
+    Where it differs from what the ledger notes, no raw fingerprint is believed and every row is canonicalised.
+    """
     import duckdb
 
-    return f"duckdb-{duckdb.__version__}"
+    return f"duckdb-{duckdb.__version__}/scan-{SCAN_VERSION}/lexical-{LEXICAL_VERSION}/text-{TEXT_VERSION}"
+
+
+def hashed(columns: Iterable[tuple[str, str]]) -> str:
+    """SQL of one 64-bit fingerprint over (SQL, type) columns.
+
+    DuckDB's hash runs the items of neighbouring lists together and takes NULL, [] and [NULL] for the same, so the
+    length of each list goes in beside it.
+    """
+    parts = [part for sql, kind in columns for part in ((sql, f"len({sql})") if kind.endswith("_list") else (sql,))]
+    return f"hash({', '.join(parts)})"
 
 
 def quote(name: str) -> str:
@@ -100,12 +132,12 @@ def view_source(con: duckdb.DuckDBPyConnection, view: ViewDefinition) -> Source:
 
     :raises PinfeatherError: if the source has no file, or lacks a column that the view names.
     """
-    if not view.source or not glob.glob(view.source):
+    files = _files(view.source)
+    if not files:
         raise PinfeatherError(
             f"Feature view {view.name} has no source file ({view.source or 'not a Parquet file source'}): "
             "run `pinfeather aggregate` first. Sources other than Parquet are not scanned yet."
         )
-    files = "'" + view.source.replace("'", "''") + "'"
     described = con.execute(f"DESCRIBE SELECT * FROM read_parquet({files})").fetchall()
     types = {row[0]: row[1] for row in described}
     stamps = [name for name in (view.timestamp_field, view.created_timestamp_column) if name]
@@ -131,18 +163,20 @@ def view_source(con: duckdb.DuckDBPyConnection, view: ViewDefinition) -> Source:
 class FeatureScan:
     """The online rows of one feature view against its ledger: what to write, what to remove."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, view: ViewDefinition, ledger: pa.Table) -> None:
-        """Compare the source of ``view`` with the entries ``ledger``."""
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, view: ViewDefinition, ledger: pa.Table, held: frozenset[str]
+    ) -> None:
+        """Compare the source of ``view`` with the entries ``ledger``; rows of the pins ``held`` are never gone."""
         self.source = view_source(con, view)
         self._con = con
         con.register("ledger", ledger)
-        hashed = ", ".join([*(quote(name) for name in self.source.columns), "event_timestamp"])
-        con.execute(f"CREATE OR REPLACE TEMP TABLE source AS SELECT *, hash({hashed}) AS raw FROM ({self.source.sql})")
+        raw = hashed([*((quote(name), view.features[name]) for name in self.source.columns), ("event_timestamp", "")])
+        con.execute(f"CREATE OR REPLACE TEMP TABLE source AS SELECT *, {raw} AS raw FROM ({self.source.sql})")
         self.rows = _count(con, "source")
         self.changed = _count(con, f"({self._changed_sql()})")
-        self.gone = [
-            key for (key,) in con.execute("SELECT l.key FROM ledger l ANTI JOIN source USING (key)").fetchall()
-        ]
+        gone = con.execute("SELECT l.key FROM ledger l ANTI JOIN source USING (key) ORDER BY 1").fetchall()
+        kept = held if view.join_keys == ("pin_id",) else frozenset[str]()
+        self.gone = [key for (key,) in gone if key not in kept]
 
     @staticmethod
     def _changed_sql() -> str:
@@ -166,10 +200,14 @@ class PinScan:
         definitions: RepoDefinitions,
         fields: Sequence[str],
         ledger: pa.Table,
+        held: frozenset[str],
         *,
         trust_raw: bool,
     ) -> None:
-        """Join the views behind ``fields`` and the payload; with ``trust_raw`` False every row is canonicalised."""
+        """Join the views behind ``fields`` and the payload; with ``trust_raw`` False every row is canonicalised.
+
+        The pins ``held`` are never gone.
+        """
         self._con = con
         wanted = {**{field: TEXT_COLUMNS[field] for field in fields}, **PAYLOAD_COLUMNS}
         names = [PIN_VIEW, *sorted({view for view, _ in wanted.values()} - {PIN_VIEW})]
@@ -178,6 +216,12 @@ class PinScan:
                 f"The registry has no feature view {missing[0]!r}, which the pin text reads; it has "
                 f"{sorted(definitions.views)}. Add it to definitions.py and run `pinfeather apply`."
             )
+        for name, (view, feature) in wanted.items():
+            if feature not in definitions.views[view].features:
+                raise PinfeatherError(
+                    f"Feature view {view} has no feature {feature!r}, which the pin text's {name} reads; it has "
+                    f"{sorted(definitions.views[view].features)}. Add it and run `pinfeather apply`."
+                )
         joins = []
         for name in names:
             joins.append(f"({view_source(con, definitions.views[name]).sql}) AS {quote(name)}")
@@ -185,19 +229,22 @@ class PinScan:
         columns = ", ".join(
             f"{quote(view)}.{quote(feature)} AS {quote(name)}" for name, (view, feature) in wanted.items()
         )
-        hashed = ", ".join(f"{quote(view)}.{quote(feature)}" for view, feature in wanted.values())
+        views = definitions.views
+        raw = hashed([(f"{quote(view)}.{quote(name)}", views[view].features[name]) for view, name in wanted.values()])
         latest = ", ".join(f"{quote(name)}.event_timestamp" for name in names)
         con.register("ledger", ledger)
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE pins AS SELECT key, {columns}, hash({hashed}) AS raw, "
+            f"CREATE OR REPLACE TEMP TABLE pins AS SELECT key, {columns}, {raw} AS raw, "
             f"greatest({latest}) AS event_timestamp FROM {tables}"
         )
         self._differs = "ledger.key IS NULL OR ledger.raw <> pins.raw" if trust_raw else "true"
         self.rows = _count(con, "pins")
         self.known = ledger.num_rows
-        self.gone = con.execute(
+        gone = con.execute(
             "SELECT l.key, l.text_fp IS NOT NULL FROM ledger l ANTI JOIN pins USING (key) ORDER BY 1"
         ).fetchall()
+        self.gone = [(key, had_vector) for key, had_vector in gone if key not in held]
+        self.held = len(gone) - len(self.gone)
         unchanged = con.execute(
             f"SELECT count(*), count(*) FILTER (ledger.text_fp IS NULL) FROM pins JOIN ledger USING (key) "
             f"WHERE NOT ({self._differs})"
@@ -213,6 +260,15 @@ class PinScan:
         ).fetch_record_batch(BATCH_ROWS)
         for batch in reader:
             yield batch.to_pylist()
+
+
+def _files(source: str) -> str:
+    """The files behind a path or a pattern in its last part, as a list in SQL; empty where there is none."""
+    path = Path(source) if source else None
+    if path is None:
+        return ""
+    found = sorted(path.parent.glob(path.name)) if glob.has_magic(path.name) else [path] if path.is_file() else []
+    return f"[{', '.join(quoted(file) for file in found)}]" if found else ""
 
 
 def _count(con: duckdb.DuckDBPyConnection, relation: str) -> int:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from materialize.files import write_parquet
 
@@ -84,6 +85,21 @@ def append(
     write_parquet(paths.vectors / space / f"part-{run:06d}-{part:04d}.parquet", table)
 
 
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise PinfeatherError(
+            f"The vector log part {path} cannot be read ({error}). Restore it from a backup; or delete it, and the "
+            "folder of the same space in the ledger, and run `pinfeather materialize`: what is lost is encoded again."
+        ) from error
+
+
+def last_run(paths: RepoPaths) -> int:
+    """The highest run that has a part in any log, 0 without one: numbers go on even if the ledger was lost."""
+    return max((int(path.name.split("-")[1]) for path in paths.vectors.glob("*/part-*.parquet")), default=0)
+
+
 def parts(paths: RepoPaths, space: str) -> list[Path]:
     """The parts of a log, oldest first."""
     return sorted((paths.vectors / space).glob("part-*.parquet"))
@@ -95,9 +111,9 @@ def purge(paths: RepoPaths, space: str, run: int, pin_ids: Iterable[str], when: 
     if not len(gone):
         return
     for path in parts(paths, space):
-        if not pc.any(pc.is_in(pq.read_table(path, columns=["pin_id"])["pin_id"], gone)).as_py():
+        if not pc.any(pc.is_in(_read(path, ["pin_id"])["pin_id"], gone)).as_py():
             continue
-        table = pq.read_table(path)
+        table = _read(path)
         write_parquet(path, table.filter(pc.invert(pc.is_in(table["pin_id"], gone))))
     note = pa.table(
         {"pin_id": gone, "run": pa.array([run] * len(gone)), "deleted_at": pa.array([when] * len(gone), _TIME)}
@@ -110,7 +126,7 @@ def read_live(paths: RepoPaths, space: str) -> tuple[list[str], npt.NDArray[np.f
     files = parts(paths, space)
     if not files:
         return [], np.zeros((0, 0), np.float16), []
-    table = pa.concat_tables([pq.read_table(file) for file in files])
+    table = pa.concat_tables([_read(file) for file in files])
     dimension = int(table.schema.metadata[b"dimension"])
     pin_ids = table["pin_id"].to_pylist()
     last = {pin_id: row for row, pin_id in enumerate(pin_ids)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -95,8 +96,34 @@ def main() -> None:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:  # else Python tries again at its end, and complains
+            _drop_output()
+        click.echo(f"Error: {_system_message(error)}", err=True)
+        sys.exit(1)
+
+
+def _drop_output() -> None:
+    """Let what nobody can receive any more go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Give yourself permission for it"),
+}
+
+
+def _system_message(error: OSError) -> str:
+    """What the system refused: the file, the reason, what to do."""
+    files = ", ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0, "Correct that")
+    return f"{files + ': ' if files else ''}{reason.rstrip('.')}. {remedy}, then run the same command again."
 
 
 if __name__ == "__main__":

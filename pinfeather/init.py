@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from feature_repo.errors import PinfeatherError
+from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
 
 _STORE = """\
@@ -54,6 +54,8 @@ def init_repository(folder: str | Path) -> RepoPaths:
 
     :raises PinfeatherError: if there is one already; nothing is ever overwritten.
     """
+    if not str(folder).strip():
+        raise UsageError("DIR is empty: name the folder of the new repository, such as my_repo.")
     root = Path(folder).expanduser().absolute()
     files = {
         "feature_store.yaml": _STORE.format(project=_project_name(root.name)),
@@ -74,13 +76,6 @@ def init_repository(folder: str | Path) -> RepoPaths:
     except OSError as error:
         raise PinfeatherError(f"Cannot write {root}: {error.strerror}. Name a folder that can be written.") from error
     return RepoPaths(root)
-
-
-def open_or_init(folder: str | Path) -> RepoPaths:
-    """The repository at ``folder``, made if there is none."""
-    if (Path(folder).expanduser() / "feature_store.yaml").is_file():
-        return RepoPaths.open(folder)
-    return init_repository(folder)
 
 
 def _project_name(name: str) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from serving_client.client import PinClient
 
 LEVELS = {5: "excellent", 4: "good", 3: "complementary", 2: "poor", 1: "irrelevant", 0: "-"}
+WHY = "why (levels added)"
 _WIDTH = 46
 
 
@@ -27,18 +28,28 @@ def pin_name(content: Mapping[str, Any] | None, pin_id: str) -> str:
 
 def show_search(results: SearchResults, title: str | None = None) -> None:
     """Print one search as a table."""
-    rows = [
-        (rank, _cut(pin_name(hit.content, hit.pin_id)), _level(hit.level, hit.expected_level), why(hit.explanation))
-        for rank, hit in enumerate(results.hits, 1)
-    ]
-    caption = f"{results.candidates} candidates from space {results.space}, scored by {results.scorer}"
-    table(title or f"search: {results.query}", ["#", "pin", "level", "why (levels added)"], rows, caption)
+    judged = results.scorer == "student"
+    rows: list[tuple[Any, ...]] = []
+    for rank, hit in enumerate(results.hits, 1):
+        name = _cut(pin_name(hit.content, hit.pin_id))
+        if judged:
+            rows.append((rank, name, _level(hit.level, hit.expected_level), why(hit.explanation)))
+        else:
+            rows.append((rank, name, hit.score))
+    columns = (
+        ["#", "pin", "level", WHY] if judged else ["#", "pin", "cosine" if results.scorer == "zero-shot" else "BM25"]
+    )
+    table(title or f"search: {results.query}", columns, rows)
+    say(f"{results.candidates} candidates of space {results.space}, scored by {results.scorer}")
     for reason in results.degraded:
         say(f"degraded: {reason}")
 
 
-def show_near(client: PinClient, hits: Sequence[NearHit], title: str, caption: str | None = None) -> None:
+def show_near(client: PinClient, hits: Sequence[NearHit], title: str) -> None:
     """Print related pins or a feed; the level is that of each pin to the words of the pin it is near to."""
+    if not hits:
+        say(f"{title}: nothing to show.")
+        return
     names = dict(zip(sources := sorted({hit.because for hit in hits}), _names(client, sources), strict=True))
     judged = {
         source: _judge(client, names[source], [h.pin_id for h in hits if h.because == source]) for source in sources
@@ -48,14 +59,23 @@ def show_near(client: PinClient, hits: Sequence[NearHit], title: str, caption: s
         level, explanation = judged[hit.because][hit.pin_id]
         name = _cut(pin_name(hit.content, hit.pin_id))
         rows.append((rank, name, _cut(names[hit.because], 30), round(hit.similarity, 3), level, why(explanation)))
-    table(title, ["#", "pin", "near to", "cosine", "level", "why (levels added)"], rows, caption)
+    table(title, ["#", "pin", "near to", "cosine", "level", WHY], rows)
+    say("Ordered by nearness and variety; the level is the pin's to the words of the pin it is near to, as a query.")
 
 
-def why(explanation: PinExplanation | None) -> str:
-    """The three features that moved the level most."""
+_SAME_FOR_ALL = frozenset({"query_tokens", "query_rarity"})
+"""Features of the query alone: no reason for one pin over another."""
+
+
+def why(explanation: PinExplanation | None, count: int = 3) -> str:
+    """The start that every pin has, what moved the level most, and the rest: they sum to the expected level."""
     if explanation is None:
         return "-"
-    return ", ".join(f"{name.replace('_', ' ')} {value:+.2f}" for name, value in explanation.top(3))
+    named = [(name, value) for name, value in explanation.top(99) if name not in _SAME_FOR_ALL][:count]
+    start = explanation.baseline + explanation.bias
+    rest = sum(explanation.contributions.values()) - sum(value for _, value in named)
+    reasons = ", ".join(f"{name.replace('_', ' ')} {value:+.2f}" for name, value in named)
+    return f"{start:.2f}, {reasons}, others {rest:+.2f}"
 
 
 def hit_json(hit: SearchHit | NearHit) -> dict[str, Any]:

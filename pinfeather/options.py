@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -62,4 +62,7 @@ def parse_time(text: str | None) -> datetime | None:
         raise UsageError(
             f"--as-of {text!r} is no time: write it as 2026-11-01 or 2026-11-01T12:00:00+00:00 (ISO 8601)."
         ) from error
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    if when > datetime.now(UTC) + timedelta(days=1):
+        raise UsageError(f"--as-of {text} lies in the future: give a time up to now, or leave it out.")
+    return when

@@ -221,21 +221,26 @@ def write_scores(out: Path, pairs: PairSet, answer: FileScores) -> None:
         )
     table = pa.table(score_columns(pairs, answer.probabilities))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        whole = out.with_name(f".{out.name}.tmp")
         if out.suffix == ".csv":
-            pyarrow.csv.write_csv(table, out)
+            pyarrow.csv.write_csv(table, whole)
         else:
-            pq.write_table(table, out)
+            pq.write_table(table, whole)
+        whole.replace(out)
     except OSError as error:
         raise PinfeatherError(f"Cannot write {out} ({error}): name a file in a folder that can be written.") from error
 
 
-def check_scores_path(out: str) -> Path:
+def check_scores_path(out: str, pairs: str) -> Path:
     """``out`` as a path, before anything is computed.
 
-    :raises UsageError: if it ends neither in .parquet nor in .csv.
+    :raises UsageError: if it is the file of pairs, lies in no folder, or ends neither in .parquet nor in .csv.
     """
     path = Path(out)
+    if path.resolve() == Path(pairs).resolve():
+        raise UsageError(f"--scores {out} is the file of pairs itself, which would be overwritten: name another file.")
+    if not path.resolve().parent.is_dir():
+        raise UsageError(f"--scores {out}: there is no folder {path.resolve().parent}; make it first.")
     if path.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--scores {out}: the name must end in .parquet or .csv.")
     return path

@@ -40,7 +40,8 @@ def repo(applied, tmp_path):
     from feature_repo.paths import RepoPaths
 
     root = tmp_path / "repo"
-    shutil.copytree(applied.root, root, symlinks=True)
+    # Without the store: the engine's files are sparse, and a plain copy fills hundreds of megabytes.
+    shutil.copytree(applied.root, root, symlinks=True, ignore=shutil.ignore_patterns("online"))
     cache = root / "data" / "definitions.json"
     cache.write_text(cache.read_text().replace(str(applied.root), str(root)))
     return RepoPaths(root)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, JSON keys, exit codes, messages."""
 
+import errno
 import json
 import os
 import shutil
@@ -50,9 +51,53 @@ def test_wrong_usage_exits_with_2(pinfeather, words):
 
 def test_a_repo_that_is_none_is_named_with_what_to_do(pinfeather, tmp_path):
     code, out, err = pinfeather("plan", "--repo", tmp_path)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert f"--repo {tmp_path} is no Feast repository" in err
     assert "pinfeather init" in err
+
+
+def test_a_file_that_cannot_be_written_is_one_message(pinfeather, catalogue):
+    catalogue.put("a", "green velvet sofa").save()
+    rejected = catalogue.paths.rejected
+    shutil.rmtree(rejected)
+    rejected.write_text("a file where the folder belongs")
+    code, out, err = pinfeather("validate", "--repo", catalogue.paths.root)
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"Error: {rejected}: File exists.")
+    assert "run the same command again" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x.db"), ["/data/x.db: No space left", "Free space"]),
+        (PermissionError(errno.EACCES, "Permission denied", b"/data/x"), ["/data/x: Permission denied", "permission"]),
+        (OSError(errno.EXDEV, "Cross-device link", "/a", None, "/b"), ["/a, /b: Cross-device link"]),
+        (OSError("weights cannot\nbe read"), ["weights cannot"]),
+        (OSError(), ["OSError"]),
+    ],
+)
+def test_an_error_of_the_system_names_the_file_the_reason_and_what_to_do(pinfeather, monkeypatch, error, parts):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    code, out, err = pinfeather("plan")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert all(part in err for part in parts)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
+def test_output_to_a_full_disk_is_one_message():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "pinfeather", "--help"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_init_never_overwrites(pinfeather, tmp_path):

@@ -83,7 +83,7 @@ def test_pins_that_swap_texts_get_each_others_vectors(catalogue, encoder):
 
 def test_a_pin_that_loses_its_text_loses_its_vector_and_gets_it_back(catalogue, encoder):
     run(catalogue.put("a", "red hat").put("b", "blue hat"), encoder)
-    counts = run(catalogue.put("a", None), encoder)
+    counts = run(catalogue.put("a", None), encoder, allow_deletes=True)
     assert (counts.rejected, counts.deleted, counts.encoded_texts) == (1, 1, 0)
     assert stored(catalogue.paths, "a") == [None]
     assert vector_log.read_live(catalogue.paths, counts.space)[0] == ["b"]
@@ -136,7 +136,7 @@ def test_a_source_that_lost_too_much_is_not_believed(catalogue, encoder):
     run(catalogue, encoder)
     for number in range(3):
         del catalogue.pins[f"p{number}"]
-    with pytest.raises(PinfeatherError, match=r"3 of 10 pins are gone.*--allow-deletes"):
+    with pytest.raises(PinfeatherError, match=r"3 of 10 pins are gone from the source.*--allow-deletes"):
         run(catalogue, encoder)
     assert all(stored(catalogue.paths, "p0", "p1", "p2"))
     assert run(catalogue, encoder, allow_deletes=True).deleted == 3
@@ -156,7 +156,7 @@ def test_raw_fingerprints_of_another_engine_cost_no_embedding(catalogue, encoder
 def test_an_equal_timestamp_with_other_content_replaces_the_feature_row(catalogue, encoder):
     run(catalogue.put("a", "red hat"), encoder)
     counts = run(catalogue.put("a", "red cap"), encoder)
-    assert counts.features["pin_text"] == {"changed": 1, "gone": 0}
+    assert counts.features["pin_text"] == {"changed": 1, "gone": 0, "rejected": 0}
     project = load_definitions(catalogue.paths).project
     with open_reader(catalogue.paths.online) as store:
         row = point_id(project, "pin_text", {"pin_id": "a"})
@@ -211,14 +211,8 @@ CRASHES = {
 }
 
 
-@pytest.mark.parametrize("moment", CRASHES)
-def test_a_killed_run_costs_at_most_its_batch_and_leaves_no_wrong_answer(catalogue, encoder, moment):
-    for number in range(12):
-        catalogue.put(f"p{number}", f"hat {number}")
-    run(catalogue, encoder)
-    del catalogue.pins["p0"]
-    catalogue.put("p1", "hat 2").put("p2", "hat 1").put("p3", "a new hat").put("p12", "one more")
-    catalogue.save()
+def killed_run(paths, patch):
+    """A run in a process of its own that dies by SIGKILL where ``patch`` puts ``bang``."""
     script = f"""
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -227,13 +221,24 @@ def test_a_killed_run_costs_at_most_its_batch_and_leaves_no_wrong_answer(catalog
         from pathlib import Path
         def bang(*args, **kwargs):
             os.kill(os.getpid(), signal.SIGKILL)
-        {CRASHES[moment]}
+        {patch}
         options = materialize.run.RunOptions(encoder=conftest.CountingEncoder())
-        materialize.run.materialize(RepoPaths(Path({str(catalogue.paths.root)!r})), options)
+        materialize.run.materialize(RepoPaths(Path({str(paths.root)!r})), options)
     """
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=False)
     assert killed.returncode == -9
+
+
+@pytest.mark.parametrize("moment", CRASHES)
+def test_a_killed_run_costs_at_most_its_batch_and_leaves_no_wrong_answer(catalogue, encoder, moment):
+    for number in range(12):
+        catalogue.put(f"p{number}", f"hat {number}")
+    run(catalogue, encoder)
+    del catalogue.pins["p0"]
+    catalogue.put("p1", "hat 2").put("p2", "hat 1").put("p3", "a new hat").put("p12", "one more")
+    catalogue.save()
+    killed_run(catalogue.paths, CRASHES[moment])
     encoder.calls = []
     materialize(catalogue.paths, RunOptions(encoder=encoder))
     assert len(encoder.texts) <= 4  # the four texts of the one batch
@@ -253,7 +258,8 @@ def test_a_truncated_shard_is_named_and_deleting_it_heals(catalogue, encoder):
     with pytest.raises(LedgerError, match=rf"{shard.name}.*delete it and run"):
         run(catalogue, encoder)
     shard.unlink()
-    assert run(catalogue, encoder).new == 1
+    counts = run(catalogue, encoder)
+    assert (counts.changed, counts.encoded_texts) == (1, 0)  # found in the store and in the log
     assert audit(catalogue.paths).clean
 
 

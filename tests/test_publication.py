@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,6 +261,57 @@ class TestWriting:
             with pytest.raises(StoreError, match="release is made of JSON"):
                 writer.publish({"number": object()})
         assert folders(tmp_path) == ["000001", "000002"]
+
+    def test_going_back_a_publication_and_publishing_again_shows_everything(self, tmp_path: Path) -> None:
+        publish(tmp_path, 1, collection="still")
+        publish(tmp_path, 1)
+        assert publish(tmp_path, 2) == 3
+        with open_reader(tmp_path) as old:
+            assert (old.number, found(old)) == (3, [1, 2])
+            shutil.rmtree(tmp_path / "publications" / "000003")  # what the error of a damaged marker advises
+            with open_reader(tmp_path) as reader:
+                assert (reader.number, found(reader)) == (2, [1])
+                with open_writer(tmp_path) as writer:
+                    assert writer.publish() == 4  # a number of its own: who has read 3 must see a newer one
+                    assert writer.publish() == 4
+                assert reader.refresh()
+                assert old.refresh()
+                assert (reader.number, found(reader), found(old), found(old, "still")) == (4, [1, 2], [1, 2], [1])
+        assert publish(tmp_path, 3) == 5
+        copies = {p.parent.name + "/" + p.name for p in (tmp_path / "publications").glob("*/*") if p.is_dir()}
+        assert copies == {"000004/still", "000004/pins", "000005/pins"}  # and only what changed is copied again
+
+    def test_going_back_while_the_writer_is_open(self, tmp_path: Path) -> None:
+        publish(tmp_path, 1)
+        with open_writer(tmp_path) as writer:
+            writer.upsert("pins", points(2))
+            assert writer.publish() == 2
+            shutil.rmtree(tmp_path / "publications" / "000002")
+            assert writer.publish() == 3
+        with open_reader(tmp_path) as reader:
+            assert found(reader) == [1, 2]
+
+    def test_a_copy_that_others_refer_to_and_is_gone_is_made_again(self, tmp_path: Path) -> None:
+        publish(tmp_path, 1, collection="still")
+        publish(tmp_path, 1)
+        shutil.rmtree(tmp_path / "publications" / "000001")
+        with pytest.raises(StoreCorruptError, match=r"lacks a collection.* Publish again"):
+            open_reader(tmp_path)
+        assert publish(tmp_path) == 3
+        with open_reader(tmp_path) as reader:
+            assert (found(reader), found(reader, "still")) == ([1], [1])
+
+    @pytest.mark.parametrize("record", [None, "", "two", "-"])
+    def test_without_a_record_of_the_last_number_everything_is_copied_once(
+        self, tmp_path: Path, record: str | None
+    ) -> None:
+        publish(tmp_path, 1)
+        (tmp_path / "writer" / "..published.new").touch()  # of a writer that was killed while it kept the number
+        (kept,) = (p for p in (tmp_path / "writer").iterdir() if p.name == ".published")
+        kept.unlink() if record is None else kept.write_text(record)
+        assert publish(tmp_path) == 2
+        assert publish(tmp_path) == 2
+        assert [p.name for p in (tmp_path / "writer").iterdir() if p.is_file()] == [kept.name]
 
     def test_an_empty_folder_can_be_published(self, tmp_path: Path) -> None:
         with open_writer(tmp_path) as writer:

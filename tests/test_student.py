@@ -167,7 +167,7 @@ def test_explanation_equals_integrated_gradients_by_torch(head, features):
     total = torch.zeros_like(z)
     for step in (np.arange(2000) + 0.5) / 2000:
         x = (z * step).requires_grad_()
-        level = torch.softmax(x @ weights + bias * step, 1) @ torch.arange(1.0, 6.0, dtype=torch.float64)
+        level = torch.softmax(x @ weights + bias, 1) @ torch.arange(1.0, 6.0, dtype=torch.float64)
         total += z * torch.autograd.grad(level.sum(), x)[0] / 2000
     why = head.explain(features.matrix[:5])
     np.testing.assert_allclose(why.contributions[:, :-1], total[:, : len(SCALAR_NAMES)].numpy(), atol=1e-6)

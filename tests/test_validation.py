@@ -329,6 +329,23 @@ def test_progress_and_many_batches(paths, monkeypatch):
 
 
 texts = st.sampled_from(["word", "", " ", "é", "n\x00l", None, "x" * 20_001])
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_a_number_written_as_text_is_finite(paths, kind):
+    good_pins(paths)
+    written = ["1e400", "-1e400", "inf", "nan", "1e308", " 2.5 ", "", None]
+    log = {name: ["x"] * len(written) for name in ("request_id", "query", "user_id", "pin_id")} | {
+        "action": ["click"] * len(written),
+        "event_timestamp": [THEN] * len(written),
+    }
+    put(paths, "search_log", log | {"dwell_s": pa.array(written, kind)})
+    validate(paths, NOW)
+    assert [row["dwell_s"] for row in valid(paths, "search_log")] == [1e308, 2.5, None, None]
+    reasons = [row["reason"] for row in rejected(paths, "search_log")]
+    assert reasons == ["dwell_s: infinite; correct the value"] * 2 + ["dwell_s: not a number; correct the value"] * 2
+
+
 ids = st.sampled_from(["a", "b1", "", None, "\x07", "x" * 257])
 log_row = st.fixed_dictionaries(
     {

@@ -92,7 +92,9 @@ class _WriterCore(EdgeStore):
         self._flags = self.path / _DIRTY
         self._flags.mkdir(exist_ok=True)
         for leftover in self.path.glob(".*"):  # of a writer that was killed while it made or dropped a collection
-            if leftover.name != _DIRTY:
+            if leftover.is_file() and leftover.name != disk.RECORD:
+                leftover.unlink(missing_ok=True)
+            elif leftover.is_dir() and leftover.name != _DIRTY:
                 shutil.rmtree(leftover, ignore_errors=True)
         self._dirty = {flag.name for flag in self._flags.iterdir()}
         disk.remove_old(root)
@@ -119,11 +121,16 @@ class _WriterCore(EdgeStore):
             last = disk.newest(self.root)
             specs = self.collections()
             earlier = last.collections if last else {}
-            unchanged = {n: p for n, p in earlier.items() if n in specs and n not in self._dirty}
+            recorded = disk.recorded_number(self.path)
+            unchanged: dict[str, str] = {}
+            if last and last.number == recorded:  # else somebody went back to it, and it may lack any change
+                kept = {n: p for n, p in earlier.items() if n in specs and n not in self._dirty}
+                unchanged = {n: p for n, p in kept.items() if disk.has_copy(self.root, p)}
             release = release if release is not None else (last.release if last else None)
             if last and unchanged.keys() == specs.keys() == earlier.keys() and release == last.release:
                 return last.number
-            now = disk.write_publication(self.root, self.path, specs, unchanged, _plain_json(release))
+            now = disk.write_publication(self.root, self.path, specs, unchanged, _plain_json(release), recorded)
+            disk.record_number(self.path, now.number)
             for name in self._dirty:
                 (self._flags / name).unlink(missing_ok=True)
             self._dirty.clear()

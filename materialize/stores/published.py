@@ -5,6 +5,7 @@
     publications/000007/pins/          copy of a changed collection, without write-ahead log
     publications/000007/.pins.lock     readers of that copy hold it locked
     publications/000007/publication.json   the marker: all collections, unchanged ones by reference, and the release
+    writer/.published                 the writer's record of the number that it published last
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .port import CollectionSpec
 
 FOLDER = "publications"
 MARKER = "publication.json"
+RECORD = ".published"
 KEPT = 2
 """Newest publications that are kept whether somebody reads them or not."""
 
@@ -109,12 +111,14 @@ def write_publication(
     specs: Mapping[str, CollectionSpec],
     unchanged: Mapping[str, str],
     release: dict[str, Any] | None,
+    after: int = 0,
 ) -> Published:
     """Copy the flushed collections of ``writer`` into a new publication and mark it complete.
 
     :param unchanged: collections not copied but referred to, with the folder of their earlier copy.
+    :param after: the number is higher than this one too, which a reader may hold although its folder was removed.
     """
-    number = max(numbers(root), default=0) + 1
+    number = max([after, *numbers(root)]) + 1
     target = folder(root, number)
     target.mkdir(parents=True)
     places = {}
@@ -133,6 +137,28 @@ def write_publication(
     published = Published(number, now, places, dict(specs), release)
     write_durably(target / MARKER, published.to_json())
     return published
+
+
+def has_copy(root: Path, place: str) -> bool:
+    """Whether the collection copy at ``place`` (relative to ``publications/``) is there to be read."""
+    copy = root / FOLDER / place
+    return copy.is_dir() and lock_file(copy).exists()
+
+
+def recorded_number(writer: Path) -> int:
+    """The number that ``writer`` published last, 0 where nothing readable says so.
+
+    Changes are marked since that publication; if another one is the newest, all collections count as changed.
+    """
+    try:
+        return int((writer / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def record_number(writer: Path, number: int) -> None:
+    """Keep ``number`` for :func:`recorded_number`; called when that publication is complete."""
+    write_durably(writer / RECORD, f"{number}\n")
 
 
 def remove_old(root: Path) -> None:

@@ -19,7 +19,14 @@ SEARCHES = ("small balcony with plants", "quick vegan dinner", "rustic wedding t
 @click.command("demo")
 @click.option("--pins", default=5000, show_default=True, type=click.IntRange(100, 100_000), show_envvar=True)
 @click.option("--seed", default=0, show_default=True, type=int, show_envvar=True)
-@click.option("--dir", "folder", metavar="DIR", show_envvar=True, help="Keep everything here: a new folder.")
+@click.option(
+    "--dir",
+    "folder",
+    metavar="DIR",
+    envvar="PINFEATHER_DEMO_DIR",
+    show_envvar=True,
+    help="Keep everything here: a new folder.",
+)
 @json_option
 def demo_command(pins: int, seed: int, folder: str | None, as_json: bool) -> None:
     """Run the whole pipeline on a generated catalogue and show what it does.
@@ -80,7 +87,7 @@ def _listings(root: Path) -> None:
         show_near(client, related.hits, f"related to: {pin_name(pin.content, pin.pin_id)}")
         feed = client.home_feed([hit.pin_id for hit in firsts], 6, content=True)
         show_near(client, feed.hits, "home feed, for somebody who looked at the first pin of each search")
-    say("Contributions are in levels: with the bias they sum to the expected level minus its baseline of 3.")
+    say("why: where every pin starts (baseline 3 and the bias), then what moved this one; they sum to the level in ().")
     say("cosine and tower products compare meaning; bm25 and match count words (all: in any field; share: of the best")
     say("that the query can get); rates are engagement; no ... says what a pin lacks. All: embedders/relevance.py.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from feature_repo.paths import RepoPaths
 from pinfeather.importers.crowdflower import HELP
 from pinfeather.options import json_option
 from pinfeather.output import emit_json, say, table
@@ -28,12 +29,16 @@ def crowdflower_command(path: str, directory: str, as_json: bool) -> None:
     from pathlib import Path
 
     from pinfeather.importers.crowdflower import import_crowdflower
-    from pinfeather.init import open_or_init
+    from pinfeather.init import init_repository
 
-    paths = open_or_init(directory)
-    counts = import_crowdflower(Path(path), paths.raw)
+    paths = RepoPaths(Path(directory).expanduser().absolute())
+    is_new = not (paths.root / "feature_store.yaml").is_file()
+    counts = import_crowdflower(Path(path), paths.raw)  # first: a file that cannot be read leaves nothing behind
+    if is_new:
+        init_repository(paths.root)
     if as_json:
         emit_json({"repo": str(paths.root), **counts})
         return
-    table("CrowdFlower", ["what", "count"], list(counts.items()), str(paths.raw))
+    table("CrowdFlower", ["what", "count"], list(counts.items()))
+    say(f"Raw tables in {paths.raw}.")
     say(f"Next: validate, aggregate, apply, materialize, evaluate, each with --repo {directory}.")

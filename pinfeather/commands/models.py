@@ -52,19 +52,26 @@ def train_student_command(repo: str, name: str | None, seed: int, device: str, a
     "scorers",
     multiple=True,
     type=click.Choice(["bm25", "zero-shot", "student"]),
+    envvar="PINFEATHER_EVALUATE_SCORER",
     show_envvar=True,
-    help="Repeatable; default all three, or student with --pairs.",
+    help="Repeatable (in the variable: by spaces); default all three, or student with --pairs.",
 )
 @click.option(
     "--pairs",
     "pairs_file",
     metavar="FILE",
+    envvar="PINFEATHER_EVALUATE_PAIRS",
     show_envvar=True,
     help="Parquet or CSV: query, title, description?, level?.",
 )
 @click.option("--bundle", metavar="DIR", show_envvar=True, help="With --pairs: this student instead of the release's.")
 @click.option(
-    "--scores", "scores_out", metavar="OUT", show_envvar=True, help="With --pairs: write a row per pair here."
+    "--scores",
+    "scores_out",
+    metavar="OUT",
+    envvar="PINFEATHER_EVALUATE_SCORES",
+    show_envvar=True,
+    help="With --pairs: write a row per pair here.",
 )
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 50), show_envvar=True)
 @click.option("--seed", default=0, show_default=True, show_envvar=True)
@@ -123,7 +130,7 @@ def _evaluate_file(
     from embedders.evaluation.pairs import PairSet
     from pinfeather.training import check_scores_path, score_file, write_scores
 
-    out: Path | None = check_scores_path(scores_out) if scores_out else None
+    out: Path | None = check_scores_path(scores_out, file) if scores_out else None
     if out and len(scorers) > 1:
         raise UsageError("--scores writes the rows of one scorer: give one --scorer.")
     pairs = PairSet.from_file(file)

@@ -56,7 +56,8 @@ def generate_command(repo: str, pins: int, seed: int, as_json: bool) -> None:
     if as_json:
         emit_json({"synthetic": True, "seed": seed, "tables": report.rows, "raw": str(paths.raw)})
         return
-    table("Synthetic catalogue", ["table", "rows"], list(report.rows.items()), caption=str(paths.raw))
+    table("Synthetic catalogue", ["table", "rows"], list(report.rows.items()))
+    say(f"Raw tables in {paths.raw}.")
 
 
 @click.command("validate")

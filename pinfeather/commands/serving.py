@@ -107,16 +107,16 @@ def score_command(query: str, pins: tuple[str, ...], repo: str, scorer: str, dev
         ["pin", "level", "expected level", "score", "why (levels added)"],
         [
             (
-                pin,
-                f"{scores.level[row]} {LEVELS[int(scores.level[row])]}" if scores.found[row] else "not found",
+                pin if scores.found[row] else f"{pin} (not found)",
+                f"{scores.level[row]} {LEVELS[int(scores.level[row])]}" if scores.level[row] else "-",
                 float(scores.expected_level[row]),
                 float(scores.ranking[row]),
                 why(explanations[row]),
             )
             for row, pin in enumerate(scores.ids)
         ],
-        f"scored by {scores.scorer}",
     )
+    say(f"scored by {scores.scorer}")
     for reason in scores.degraded:
         say(f"degraded: {reason}")
 
@@ -155,7 +155,7 @@ def related_command(
             return
         if not found.found:
             say(f"Pin {pin!r} has no vector in space {found.space}.")
-        show_near(client, found.hits, f"related to {pin}", f"space {found.space}")
+        show_near(client, found.hits, f"related to {pin}")
 
 
 @click.command("home-feed")
@@ -196,7 +196,7 @@ def home_feed_command(
         unknown = [pin for pin, found in zip(recent, feed.found, strict=True) if not found]
         if unknown:
             say(f"Without a vector, so of no use here: {', '.join(unknown)}")
-        show_near(client, feed.hits, "home feed", f"space {feed.space}")
+        show_near(client, feed.hits, "home feed")
 
 
 @click.command("features")

@@ -61,7 +61,12 @@ def plan_command(repo: str, model: str | None, as_json: bool) -> None:
     "--allow-deletes", is_flag=True, show_envvar=True, help="Believe a source that lost more than --max-gone."
 )
 @click.option(
-    "--lock-timeout", default=10.0, show_default=True, show_envvar=True, help="Seconds to wait for another writer."
+    "--lock-timeout",
+    default=10.0,
+    type=click.FloatRange(0, 86_400),
+    show_default=True,
+    show_envvar=True,
+    help="Seconds to wait for another writer.",
 )
 @json_option
 def materialize_command(as_json: bool, repo: str, **given: Any) -> None:
@@ -78,7 +83,7 @@ def materialize_command(as_json: bool, repo: str, **given: Any) -> None:
 
     paths = RepoPaths.open(repo)
     with progress("materialize", as_json) as tell:
-        counts = materialize(paths, RunOptions(**given, progress=tell)).to_json()
+        counts = materialize(paths, RunOptions(**given, progress=tell, tell=say)).to_json()
     if as_json:
         emit_json(counts)
     else:
@@ -90,8 +95,9 @@ def show_counts(title: str, counts: dict[str, Any]) -> None:
     """Counts of a plan or run as two small tables."""
     names = ("new", "changed", "payload_only", "unchanged", "gone", "rejected")
     work = ("texts_to_encode", "encoder_calls", "encoded_texts", "upserted", "deleted", "seconds")
-    table(title, [*names], [[counts[name] for name in names]], caption=f"pins in space {counts['space']}")
+    table(title, [*names], [[counts[name] for name in names]])
     table("", [*work], [[counts[name] for name in work]])
+    say(f"Pins of space {counts['space']}.")
     rows = [
         (view, moved["changed"], moved["gone"]) for view, moved in counts["features"].items() if any(moved.values())
     ]
@@ -101,7 +107,10 @@ def show_counts(title: str, counts: dict[str, Any]) -> None:
 
 def _exit(counts: dict[str, Any]) -> None:
     if counts["rejected"]:
-        say(f"{counts['rejected']:,} pins have no text in any field, so no vector until they have one.")
+        say(
+            f"{counts['rejected']:,} pins are rejected: without text in any field, so without vector, or with a row that"
+        )
+        say("`validate` rejected, so as they were.")
         sys.exit(3)
 
 

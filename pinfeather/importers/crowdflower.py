@@ -55,10 +55,12 @@ def import_crowdflower(path: Path, repo_raw: Path) -> dict[str, int]:
     Importing twice replaces the same two files. Gives ``pins``, ``judgments``, ``queries`` and ``skipped`` (rows
     without query or without any text) back.
 
-    :raises PinfeatherError: if the file cannot be read, has no rows, lacks a column or has an unknown relevance.
+    :raises PinfeatherError: if the file cannot be read, has no rows, lacks a column or has an unknown relevance; or
+        if ``repo_raw`` holds another catalogue.
     """
     path = Path(path)
     table = _read(path)
+    _must_be_alone(repo_raw)
     found = _find_columns(path, table.column_names)
     if not table.num_rows:
         raise PinfeatherError(f"{path} has columns but no rows. Expected the published train.csv with 10,158 rows.")
@@ -207,6 +209,20 @@ def _judgment(query: str, pin_id: str, level: int) -> dict[str, Any]:
         "guideline_version": GUIDELINE,
         "event_timestamp": PUBLISHED,
     }
+
+
+def _must_be_alone(repo_raw: Path) -> None:
+    """Refuse to mix the set into another catalogue.
+
+    :raises PinfeatherError: if the tables hold files that are not of this importer.
+    """
+    for name in ("pins", "judgments"):
+        others = [file.name for file in (Path(repo_raw) / name).glob("*.parquet") if file.name != "crowdflower.parquet"]
+        if others:
+            raise PinfeatherError(
+                f"{Path(repo_raw) / name} holds another catalogue already ({others[0]}): name a new folder, or remove "
+                "it; nothing was written."
+            )
 
 
 def _write(repo_raw: Path, name: str, rows: list[dict[str, Any]]) -> None:
