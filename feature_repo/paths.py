@@ -150,8 +150,9 @@ def _online_path(config: Mapping[str, Any], source: Path) -> Path:
     path = store.get("path", _ONLINE)
     if store.get("type") != ONLINE_STORE or not isinstance(path, str) or not path:
         raise PinfeatherError(
-            f"{source} has an online_store of type {store.get('type')!r} and path {path!r}. So far Pinfeather writes to "
-            f"its embedded store only (other kinds come later): set online_store to `type: {ONLINE_STORE}` and `path: {_ONLINE}`, or another folder."
+            f"{source} has an online_store of type {store.get('type')!r} with the path {path!r}. So far Pinfeather "
+            f"writes to its embedded store only (other kinds come later): set online_store to `type: {ONLINE_STORE}` "
+            f"and `path: {_ONLINE}`, or another folder."
         )
     return Path(path).expanduser()
 
@@ -167,7 +168,7 @@ def _registry_path(config: Mapping[str, Any], source: Path) -> Path:
         shown = f"{path.split('://')[0]}://..." if isinstance(path, str) and "://" in path else repr(path)  # passwords
         raise PinfeatherError(
             f"{source} has a registry of type {store or kind!r} with the path {shown}. So far Pinfeather reads a "
-            f"registry that is a local file only (other kinds come later): set registry to `path: {_REGISTRY}`, or another file, relative to {source.parent} "
-            "or absolute (Feast does not expand ~)."
+            f"registry that is a local file only (other kinds come later): set registry to `path: {_REGISTRY}`, or "
+            f"another file, relative to {source.parent} or absolute (Feast does not expand ~)."
         )
     return Path(path)

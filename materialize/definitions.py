@@ -17,6 +17,7 @@ import xxhash
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from materialize.files import write_json
+from materialize.releases import LIVE_EMBEDDING
 from materialize.stores.errors import StoreError
 from materialize.stores.layout import canonical_type
 
@@ -66,7 +67,7 @@ class RepoDefinitions:
 def load_definitions(paths: RepoPaths) -> RepoDefinitions:
     """The definitions of an applied repository.
 
-    :raises PinfeatherError: if nothing was applied yet, or the registry cannot be read.
+    :raises PinfeatherError: if nothing was applied yet, the registry cannot be read, or the repository was moved since.
     """
     if not paths.registry.is_file():
         raise PinfeatherError(
@@ -75,12 +76,22 @@ def load_definitions(paths: RepoPaths) -> RepoDefinitions:
         )
     digest = xxhash.xxh3_128_hexdigest(paths.registry.read_bytes())
     cache = paths.data / "definitions.json"
-    known = _read_cache(cache, digest)
-    if known is not None:
-        return known
-    definitions = _read_registry(paths)
-    write_json(cache, {"registry": digest, "version": _CACHE_VERSION, **asdict(definitions)})
+    definitions = _read_cache(cache, digest)
+    if definitions is None:
+        definitions = _read_registry(paths)
+        write_json(cache, {"registry": digest, "version": _CACHE_VERSION, **asdict(definitions)})
+    _check_place(paths, definitions)
     return definitions
+
+
+def _check_place(paths: RepoPaths, definitions: RepoDefinitions) -> None:
+    """Refuse a copied or moved repository whose views still name the files of the place it was applied at."""
+    view = definitions.views.get(LIVE_EMBEDDING)
+    if view is not None and (there := Path(view.source).parent.parent.resolve()) != paths.vectors.resolve():
+        raise PinfeatherError(
+            f"{paths.root} was applied at another place: its views read {there.parent}. Run "
+            f"`pinfeather apply --repo {paths.root}`, so that they read the files here."
+        )
 
 
 def _read_cache(cache: Path, digest: str) -> RepoDefinitions | None:

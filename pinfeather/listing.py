@@ -18,11 +18,14 @@ _WIDTH = 46
 
 
 def pin_name(content: Mapping[str, Any] | None, pin_id: str) -> str:
-    """What a reader would call the pin: title, else caption, else the start of its description, else its id."""
+    """What a reader would call the pin: title, caption, description, a query or board it belongs to, else its id."""
     content = content or {}
     for column in ("pin_text__title", "pin_captions__caption", "pin_text__description"):
         if text := content.get(column):
             return str(text)
+    for column in ("pin_engaged_queries__engaged_queries", "pin_board_titles__board_titles"):
+        if texts := content.get(column):
+            return f"({texts[0]})"
     return pin_id
 
 
@@ -36,9 +39,8 @@ def show_search(results: SearchResults, title: str | None = None) -> None:
             rows.append((rank, name, _level(hit.level, hit.expected_level), why(hit.explanation)))
         else:
             rows.append((rank, name, hit.score))
-    columns = (
-        ["#", "pin", "level", WHY] if judged else ["#", "pin", "cosine" if results.scorer == "zero-shot" else "BM25"]
-    )
+    score = {"zero-shot": "cosine", "bm25": "BM25"}.get(results.scorer, "score")
+    columns = ["#", "pin", "level", WHY] if judged else ["#", "pin", score]
     table(title or f"search: {results.query}", columns, rows)
     say(f"{results.candidates} candidates of space {results.space}, scored by {results.scorer}")
     for reason in results.degraded:

@@ -126,7 +126,7 @@ def test_a_first_day(pinfeather, catalogue):
     planned = json.loads(out)
     assert planned.keys() >= COUNTS
     assert (code, planned["new"], planned["rejected"], planned["texts_to_encode"]) == (3, 3, 1, 3)
-    assert "1 pins have no text" in err
+    assert "1 pins are rejected" in err
 
     code, out, _ = pinfeather("materialize", "--repo", repo, "--json")
     ran = json.loads(out)
@@ -211,7 +211,37 @@ def test_another_model_for_a_live_space_is_refused(pinfeather, catalogue, tmp_pa
     assert "belongs to the model packaged" in err
 
 
+def test_a_copied_repository_does_not_read_the_files_of_the_first(pinfeather, catalogue, tmp_path):
+    catalogue.put("a", "green velvet sofa").save()
+    shutil.copytree(catalogue.paths.root, tmp_path / "copy")
+    code, _, err = pinfeather("plan", "--repo", tmp_path / "copy")
+    assert code == 1
+    assert f"pinfeather apply --repo {tmp_path / 'copy'}" in err
+
+
+def test_scores_never_overwrite_the_pairs(pinfeather, repo, tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("query,title,level\nsoup,lentil soup,5\n")
+    code, _, err = pinfeather("evaluate", "--repo", repo.root, "--pairs", pairs, "--scores", pairs)
+    assert code == 2
+    assert "would be overwritten" in err
+    assert pairs.read_text().count("level") == 1
+    code, _, err = pinfeather("evaluate", "--repo", repo.root, "--pairs", pairs, "--scores", tmp_path / "no" / "s.csv")
+    assert code == 2
+    assert "there is no folder" in err
+
+
+def test_a_failed_import_leaves_nothing_behind(pinfeather, tmp_path):
+    (tmp_path / "train.csv").write_text("nothing,of,use\n1,2,3\n")
+    assert pinfeather("import", "crowdflower", tmp_path / "train.csv", tmp_path / "new")[0] == 1
+    assert not (tmp_path / "new").exists()
+    assert pinfeather("init", "")[0] == 2
+
+
 def test_as_of_must_be_a_time(pinfeather, repo):
     code, _, err = pinfeather("aggregate", "--repo", repo.root, "--as-of", "yesterday")
     assert code == 2
     assert "ISO 8601" in err
+    code, _, err = pinfeather("aggregate", "--repo", repo.root, "--as-of", "2999-01-01")
+    assert code == 2
+    assert "lies in the future" in err

@@ -107,10 +107,8 @@ def show_counts(title: str, counts: dict[str, Any]) -> None:
 
 def _exit(counts: dict[str, Any]) -> None:
     if counts["rejected"]:
-        say(
-            f"{counts['rejected']:,} pins are rejected: without text in any field, so without vector, or with a row that"
-        )
-        say("`validate` rejected, so as they were.")
+        say(f"{counts['rejected']:,} pins are rejected: without text in any field, so without a vector; or with a row")
+        say("that `validate` rejected, and so as they were.")
         sys.exit(3)
 
 
