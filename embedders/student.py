@@ -140,7 +140,10 @@ def _mean_slopes(start: NDArray[np.float64], steps_to: NDArray[np.float64]) -> N
         slopes[pending] = _quadrature(start, steps_to[pending], steps, shares)
         wrong = np.abs((slopes[pending] * steps_to[pending]).sum(axis=1) - target[pending]) > _EXACT
         pending, pieces = pending[wrong], pieces * 2
-    return slopes
+    # What quadrature leaves of a step that is all but a cliff goes along the path, so that the parts sum to the whole.
+    left = target - (slopes * steps_to).sum(axis=1)
+    length = np.maximum((steps_to**2).sum(axis=1), np.finfo(np.float64).tiny)
+    return slopes + (left / length)[:, None] * steps_to
 
 
 def _quadrature(

@@ -21,6 +21,7 @@ def apply_definitions(paths: RepoPaths) -> dict[str, Any]:
     from materialize.definitions import load_definitions
 
     paths.data.mkdir(parents=True, exist_ok=True)
+    _ = (paths.registry, paths.online)  # what is not supported is said before Feast applies anything
     done = subprocess.run(
         [sys.executable, "-m", "pinfeather.apply", str(paths.root)], capture_output=True, text=True, check=False
     )

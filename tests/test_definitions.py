@@ -45,9 +45,10 @@ def adopter(tmp_path_factory):
 
 
 @pytest.fixture
-def mine(adopter, tmp_path):
-    """A copy of it to break."""
-    shutil.copytree(adopter.root, tmp_path / "repo")
+def mine(adopter, tmp_path, monkeypatch):
+    """A copy of it to break; that it was applied elsewhere is not what these tests are about."""
+    shutil.copytree(adopter.root, tmp_path / "repo", ignore=shutil.ignore_patterns("online"))
+    monkeypatch.setattr(module, "_check_place", lambda paths, definitions: None)
     return RepoPaths.open(tmp_path / "repo")
 
 
