@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from feature_repo.paths import RepoPaths
 EDITED, DELETED = 7, 3
 
 Tell = Callable[[str], None]
+Bar = Callable[[], AbstractContextManager[Callable[[int, int | None], None]]]
 
 
 @dataclass
@@ -54,9 +56,10 @@ class Report:
         }
 
 
-def run_demo(folder: Path, pins: int, seed: int, tell: Tell, progress: Callable[[int, int], None]) -> Report:
+def run_demo(folder: Path, pins: int, seed: int, tell: Tell, bar: Bar) -> Report:
     """Generate ``pins`` pins into ``folder`` and take them through every room.
 
+    :param bar: opened around the one long step; gives the callback (pins written, pins to write).
     :raises PinfeatherError: if ``folder`` holds a repository already, or a step does not do what it must.
     """
     from embedders.encoder import load_encoder
@@ -87,7 +90,8 @@ def run_demo(folder: Path, pins: int, seed: int, tell: Tell, progress: Callable[
     tell(f"plan       {planned.texts_to_encode:,} texts, {cost}")
     encoder = load_encoder("packaged")
     tell(f"materialize  on {encoder.recipe.device} in {encoder.recipe.precision}: {encoder.recipe.reason}")
-    report.first = materialize(paths, RunOptions(encoder=encoder, progress=progress)).to_json()
+    with bar() as progress:
+        report.first = materialize(paths, RunOptions(encoder=encoder, progress=progress)).to_json()
     tell("materialize  again: nothing changed, so nothing is encoded")
     report.second = materialize(paths, RunOptions(encoder=encoder)).to_json()
     tell(f"edit       {EDITED} pins, delete {DELETED}; validate, aggregate, plan, materialize")

@@ -73,8 +73,8 @@ def show(value: Any) -> str:
 
 
 @contextmanager
-def progress(label: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, where that is a terminal; the callback takes (done, total)."""
+def progress(label: str, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on stderr, where that is a terminal; the callback takes (done, total or None)."""
     if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -87,7 +87,7 @@ def progress(label: str, quiet: bool = False) -> Iterator[Callable[[int, int], N
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def running_total(tell: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+def running_total(tell: Callable[[int, int | None], None], total: int | None = None) -> Callable[[int], None]:
     """A callback for steps done since the last call, told to ``tell`` as (done, total)."""
     done = 0
 

@@ -43,8 +43,7 @@ def demo_command(pins: int, seed: int, folder: str | None, as_json: bool) -> Non
     if folder and (root / "feature_store.yaml").exists():
         raise PinfeatherError(f"--dir {folder} holds a repository already: name a new folder, nothing was changed.")
     try:
-        with progress("materialize", as_json) as tell:
-            report = run_demo(root, pins, seed, say, tell)
+        report = run_demo(root, pins, seed, say, lambda: progress("materialize", as_json))
         if as_json:
             emit_json(report.to_json())
         else:

@@ -10,7 +10,7 @@ import click
 from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
 from pinfeather.options import device_option, json_option, repo_option
-from pinfeather.output import emit_json, say, table
+from pinfeather.output import emit_json, progress, running_total, say, table
 
 FIGURES = ("ndcg@20", "precision@8", "accuracy", "within_one", "auroc_3", "auroc_4", "auroc_5")
 
@@ -36,7 +36,9 @@ def train_student_command(repo: str, name: str | None, seed: int, device: str, a
     """
     from pinfeather.training import Judged, train_student
 
-    trained = train_student(Judged.read(RepoPaths.open(repo), device=device), name, seed)
+    with progress("encode", as_json) as tell:
+        judged = Judged.read(RepoPaths.open(repo), device=device, progress=running_total(tell))
+    trained = train_student(judged, name, seed)
     if as_json:
         emit_json(trained)
         return
@@ -105,7 +107,8 @@ def evaluate_command(
             raise UsageError("--bundle and --scores go with --pairs FILE.")
         from pinfeather.training import Judged, cross_validate_judged
 
-        judged = Judged.read(RepoPaths.open(repo), device=device)
+        with progress("encode", as_json) as tell:
+            judged = Judged.read(RepoPaths.open(repo), device=device, progress=running_total(tell))
         figures = cross_validate_judged(judged, scorers or ("bm25", "zero-shot", "student"), folds, seed)
         note = f"{folds} folds that share no query; 95 % intervals by bootstrap over queries"
     else:
@@ -134,7 +137,8 @@ def _evaluate_file(
     if out and len(scorers) > 1:
         raise UsageError("--scores writes the rows of one scorer: give one --scorer.")
     pairs = PairSet.from_file(file)
-    answers = score_file(pairs, scorers, repo, bundle, device)
+    with progress("encode") as tell:
+        answers = score_file(pairs, scorers, repo, bundle, device, running_total(tell))
     if out:
         write_scores(out, pairs, answers[0])
         say(f"Wrote {len(pairs):,} rows to {out}.")

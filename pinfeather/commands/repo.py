@@ -74,7 +74,8 @@ def validate_command(repo: str, as_json: bool) -> None:
     from feature_repo.validation import validate
 
     paths = RepoPaths.open(repo)
-    report = validate(paths)
+    with progress("validate", as_json) as tell:
+        report = validate(paths, progress=lambda table, rows: tell(rows, None))
     if as_json:
         emit_json(report.to_json())
     else:
@@ -107,7 +108,13 @@ def aggregate_command(repo: str, as_of: str | None, min_users: int, as_json: boo
     from feature_repo.aggregates import aggregate
 
     paths = RepoPaths.open(repo)
-    report = aggregate(paths, as_of=parse_time(as_of), min_users=min_users)
+    with progress("aggregate", as_json) as tell:
+        report = aggregate(
+            paths,
+            as_of=parse_time(as_of),
+            min_users=min_users,
+            progress=lambda stage, done, total: tell(done, total),
+        )
     if as_json:
         emit_json(report.to_json())
         return

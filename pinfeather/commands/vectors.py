@@ -9,7 +9,7 @@ import click
 
 from feature_repo.paths import RepoPaths
 from pinfeather.options import device_option, json_option, precision_option, repo_option
-from pinfeather.output import emit_json, progress, say, table
+from pinfeather.output import emit_json, progress, running_total, say, table
 
 model_option = click.option(
     "--model",
@@ -129,7 +129,8 @@ def audit_command(repo: str, sample: int | None, seed: int, as_json: bool) -> No
     """
     from materialize.audit import audit
 
-    result = audit(RepoPaths.open(repo), sample, seed)
+    with progress("audit", as_json) as tell:
+        result = audit(RepoPaths.open(repo), sample, seed, running_total(tell))
     if as_json:
         emit_json(result.to_json())
     else:
