@@ -159,7 +159,7 @@ def _find_pending(check: _Check, con: Any, definitions: RepoDefinitions, space: 
         for change in batch:
             if change.kind in (Kind.CHANGED, Kind.PAYLOAD_ONLY) or (change.kind is Kind.REJECTED and change.had_vector):
                 check.result.note("stale", change.pin_id)
-    for key, _ in scan.gone:
+    for key, _, _ in scan.gone:
         check.result.note("stale", key)
 
 

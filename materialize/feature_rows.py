@@ -42,13 +42,14 @@ def _write_view(
     rewrite = entries.num_rows > 0 or store.count(collection) > 0  # an empty store holds no newer row to keep
     rejected = 0
     for batch in scan.changes():
-        ledger.doubt(space, run, batch["key"].to_pylist(), batch["event_timestamp"].to_pylist())
-        written = _write_batch(project, scan, batch, store, collection, keep_newer=rewrite)
-        rejected += batch.num_rows - written.num_rows
+        good, points = _points(project, scan, batch)
+        rejected += batch.num_rows - good.num_rows
+        ledger.doubt(space, run, good["key"].to_pylist(), good["event_timestamp"].to_pylist())
+        _write_batch(good, points, store, collection, keep_newer=rewrite)
         store.flush()
-        ledger.write(space, run, _entries(written))
+        ledger.write(space, run, _entries(good))
     if scan.gone:
-        ledger.doubt(space, run, scan.gone)
+        ledger.doubt(space, run, scan.gone, scan.gone_events)
         store.delete(collection, ids=[point_id(project, view.name, scan.source.entity(key)) for key in scan.gone])
         store.flush()
         ledger.remove(space, run, scan.gone)
@@ -56,35 +57,35 @@ def _write_view(
     return {"changed": scan.changed - rejected, "gone": len(scan.gone), "rejected": rejected}
 
 
-def _write_batch(
-    project: str, scan: FeatureScan, batch: pa.RecordBatch, store: VectorStore, collection: str, *, keep_newer: bool
-) -> pa.RecordBatch:
-    """Upsert a batch and give back its rows without the rejected ones.
+def _points(project: str, scan: FeatureScan, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Point]]:
+    """The rows of ``batch`` that the view's types can hold, and their points."""
+    points, good = [], []
+    for place, row in enumerate(batch.to_pylist()):
+        try:
+            points.append(_point(project, scan, row))
+            good.append(place)
+        except StoreError as error:
+            name, key = scan.source.view.name, row["key"]
+            logger.warning("feature view %s, key %s: %s The row keeps its last value online.", name, key, error)
+    return batch.take(pa.array(good, pa.int64())), points
 
-    A row that was pushed with a newer event timestamp stays: the newer one wins online.
+
+def _write_batch(
+    batch: pa.RecordBatch, points: list[Point], store: VectorStore, collection: str, *, keep_newer: bool
+) -> None:
+    """Upsert a batch; a row that was pushed with a newer event timestamp stays: the newer one wins online.
 
     A source may go back in time, as when the latest event behind an aggregate is deleted. So a stored row counts as
     pushed only if it is newer than the source and than what was written last.
     """
-    rows, points, good = [], [], []
-    for place, row in enumerate(batch.to_pylist()):
-        try:
-            points.append(_point(project, scan, row))
-        except StoreError as error:
-            name, key = scan.source.view.name, row["key"]
-            logger.warning("feature view %s, key %s: %s The row keeps its last value online.", name, key, error)
-            continue
-        rows.append(row)
-        good.append(place)
     if keep_newer:
         stored = store.get_many(collection, [point.id for point in points], with_payload=["event_ts"])
         points = [
             point
-            for row, point, old in zip(rows, points, stored, strict=True)
+            for row, point, old in zip(batch.to_pylist(), points, stored, strict=True)
             if old is None or old.payload.get("event_ts", 0) <= _newest(row)
         ]
     store.upsert(collection, points)
-    return batch.take(pa.array(good, pa.int64()))
 
 
 def _newest(row: dict[str, Any]) -> int:

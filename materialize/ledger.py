@@ -79,6 +79,8 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._migrate()
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{self._folder / 'ledger.db'} cannot be used now ({error}): try again.") from error
         except sqlite3.DatabaseError as error:
             raise LedgerError(
                 f"{self._folder / 'ledger.db'} cannot be read ({error}). Move the folder {self._folder} away and run "
@@ -92,10 +94,13 @@ class Ledger:
                 f"{self._folder} was written by a newer Pinfeather (ledger version {version}, this one knows "
                 f"{len(MIGRATIONS)}): upgrade Pinfeather."
             )
-        for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-            self._db.execute("BEGIN")
-            migration(self._db)
-            self._db.execute(f"PRAGMA user_version={number}")
+        while version < len(MIGRATIONS):
+            self._db.execute("BEGIN IMMEDIATE")  # another process may be doing the same
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version < len(MIGRATIONS):
+                MIGRATIONS[version](self._db)
+                version += 1
+                self._db.execute(f"PRAGMA user_version={version}")
             self._db.execute("COMMIT")
 
     def __enter__(self) -> Ledger:

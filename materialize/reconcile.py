@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from materialize.definitions import RepoDefinitions, ViewDefinition
-from materialize.ledger import DOUBTFUL_TEXT, Ledger
+from materialize.ledger import DOUBTFUL_RAW, DOUBTFUL_TEXT, Ledger
 from materialize.releases import LIVE_EMBEDDING
 from materialize.scan import raw_engine
-from materialize.stores.layout import entity_collection, point_ids
+from materialize.stores.layout import entity_collection, from_micros, point_ids
 from materialize.stores.port import And, Condition, Match, Point, VectorStore
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ def _find_lost_rows(definitions: RepoDefinitions, ledger: Ledger, store: VectorS
     collections: dict[str, list[tuple[ViewDefinition, int]]] = {}
     for view in definitions.feature_views():
         name = entity_collection(definitions.project, view.join_keys)
-        collections.setdefault(name, []).append((view, ledger.entries(view_space(view)).num_rows))
+        raws = ledger.entries(view_space(view))["raw"].to_pylist()
+        collections.setdefault(name, []).append((view, len(raws) - raws.count(DOUBTFUL_RAW)))
     for name, views in collections.items():
         stored = store.count(name) if name in store.collections() else 0
         if stored >= sum(rows for _, rows in views):
@@ -79,28 +80,29 @@ def _find_lost_rows(definitions: RepoDefinitions, ledger: Ledger, store: VectorS
                 _doubt_all(ledger, view_space(view), run)
 
 
-def reconcile_space(project: str, space: str, ledger: Ledger, store: VectorStore, run: int) -> None:
-    """Doubt what store and ledger disagree on; delete points that no pin of this project stands behind."""
-    now = space_definition(project)
+def reconcile_space(project: str, space: str, ledger: Ledger, store: VectorStore, run: int) -> list[str]:
+    """Doubt what store and ledger disagree on; ids of points that no pin of this project stands behind, to delete."""
     entries = ledger.entries(space)
     text_fps = entries["text_fp"].to_pylist()
     with_vector = [key for key, fp in zip(entries["key"].to_pylist(), text_fps, strict=True) if fp is not None]
-    moved = ledger.definition(space) not in (None, now)
+    moved = ledger.definition(space) not in (None, space_definition(project))
     settled = not moved and DOUBTFUL_TEXT not in text_fps and not ledger.incomplete(space)
-    if not settled or store.count(space) != len(with_vector):
-        expected = dict(zip(point_ids(project, LIVE_EMBEDDING, "pin_id", with_vector), with_vector, strict=True))
-        doubtful, strangers = set(with_vector), []
-        for point in _points(store, space, None, ["key"]):
-            key = (point.payload.get("key") or {}).get("pin_id")
-            if point.id in expected:
-                doubtful.discard(expected[point.id])
-            elif key is not None and point.id == point_ids(project, LIVE_EMBEDDING, "pin_id", [key])[0]:
-                doubtful.add(key)
-            else:
-                strangers.append(point.id)
-        store.delete(space, ids=strangers)
-        ledger.doubt(space, run, sorted(doubtful))
-    ledger.set_engine(space, ledger.engine(space) or raw_engine(), now)
+    if settled and store.count(space) == len(with_vector):
+        return []
+    events = dict(zip(entries["key"].to_pylist(), entries["event_timestamp"].to_pylist(), strict=True))
+    expected = dict(zip(point_ids(project, LIVE_EMBEDDING, "pin_id", with_vector), with_vector, strict=True))
+    doubtful, strangers = set(with_vector), []
+    for point in _points(store, space, None, ["key", "event_ts"]):
+        key = (point.payload.get("key") or {}).get("pin_id")
+        if point.id in expected:
+            doubtful.discard(expected[point.id])
+        elif key is not None and point.id == point_ids(project, LIVE_EMBEDDING, "pin_id", [key])[0]:
+            doubtful.add(key)
+            events.setdefault(key, from_micros(point.payload.get("event_ts", 0)))
+        else:
+            strangers.append(point.id)
+    ledger.doubt(space, run, sorted(doubtful), [events.get(key) for key in sorted(doubtful)])
+    return strangers
 
 
 def _forget(ledger: Ledger, store: VectorStore, space: str) -> None:

@@ -114,8 +114,7 @@ def materialize(paths: RepoPaths, options: RunOptions | None = None) -> Counts:
         number = ledger.start_run(space.name, after=vector_log.last_run(paths))
         held = held_pins(paths)
         store.create(space.name, CollectionSpec({DEFAULT_VECTOR: VectorSpec(space.dimension, "dot")}))
-        reconcile_space(definitions.project, space.name, ledger, store, number)
-        reconcile_views(definitions, ledger, store, number)
+        strangers = reconcile_space(definitions.project, space.name, ledger, store, number)
         scan = open_pin_scan(con, definitions, space, ledger, held)
         planned = count_pins(scan, space, counts)
         rate = ledger.tokens_per_second(space.name) or ASSUMED_TOKENS_PER_SECOND
@@ -125,6 +124,8 @@ def materialize(paths: RepoPaths, options: RunOptions | None = None) -> Counts:
         except PinfeatherError:
             ledger.finish_run(number, "refused", counts.to_json())
             raise
+        store.delete(space.name, ids=strangers)
+        reconcile_views(definitions, ledger, store, number)
         run = _Run(
             paths=paths,
             project=definitions.project,
@@ -177,7 +178,7 @@ def _batches(scan: PinScan, space: Space) -> Iterator[list[PinChange]]:
 
 
 def _guard_deletes(scan: PinScan, counts: Counts, options: RunOptions) -> None:
-    gone = sum(had_vector for _, had_vector in scan.gone) + counts.emptied
+    gone = sum(had_vector for _, had_vector, _ in scan.gone) + counts.emptied
     if options.allow_deletes or not gone or gone <= scan.known * options.max_gone:
         return
     raise PinfeatherError(
@@ -189,7 +190,7 @@ def _guard_deletes(scan: PinScan, counts: Counts, options: RunOptions) -> None:
 
 def _write_batch(run: _Run, batch: list[PinChange]) -> None:
     """Doubt, encode, upsert, log, commit: in this order, so that the ledger never claims what the store lacks."""
-    touched = [change for change in batch if change.kind is not Kind.TOUCHED]
+    touched = [change for change in batch if change.kind is not Kind.TOUCHED and (change.text_fp or change.had_vector)]
     events = [change.event_timestamp for change in touched]
     run.ledger.doubt(run.space.name, run.number, [change.pin_id for change in touched], events)
     kept = _stored_vectors(run, [change for change in batch if change.kind is Kind.PAYLOAD_ONLY])
@@ -307,10 +308,12 @@ def _delete(run: _Run, pin_ids: list[str]) -> None:
 
 
 def _delete_gone(run: _Run, scan: PinScan) -> None:
-    run.ledger.doubt(run.space.name, run.number, [key for key, _ in scan.gone])
-    _delete(run, [key for key, had_vector in scan.gone if had_vector])
+    stored = [(key, event) for key, had_vector, event in scan.gone if had_vector]
+    keys = [key for key, _ in stored]
+    run.ledger.doubt(run.space.name, run.number, keys, [event for _, event in stored])
+    _delete(run, keys)
     run.store.flush()
-    run.ledger.remove(run.space.name, run.number, [key for key, _ in scan.gone])
+    run.ledger.remove(run.space.name, run.number, [key for key, _, _ in scan.gone])
 
 
 def _entries(batch: list[PinChange]) -> pa.Table:

@@ -70,7 +70,13 @@ class Source:
         """The join keys and values that ``key`` stands for."""
         if self.text_key:
             return {self.view.join_keys[0]: key}
-        return dict(zip(self.view.join_keys, json.loads(key), strict=True))
+        try:
+            values = json.loads(key)
+        except ValueError:
+            values = key
+        if not isinstance(values, list):  # written when the join key was a text
+            return {self.view.join_keys[0]: key}
+        return dict(zip(self.view.join_keys, values, strict=True))
 
 
 @contextmanager
@@ -150,7 +156,7 @@ def view_source(con: duckdb.DuckDBPyConnection, view: ViewDefinition) -> Source:
     text_key = len(keys) == 1 and types[view.columns[view.join_keys[0]]] == "VARCHAR"
     key = keys[0] if text_key else f"to_json([{', '.join(f'to_json({name})' for name in keys)}])::VARCHAR"
     features = [f"{quote(view.columns[name])} AS {quote(name)}" for name in view.features]
-    present = " AND ".join(f"{name} IS NOT NULL" for name in keys)
+    present = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, quote(view.timestamp_field)))
     latest = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in stamps)
     sql = (
         f"SELECT {key} AS key, {', '.join(features)}, {quote(view.timestamp_field)}::TIMESTAMPTZ AS event_timestamp "
@@ -174,9 +180,12 @@ class FeatureScan:
         con.execute(f"CREATE OR REPLACE TEMP TABLE source AS SELECT *, {raw} AS raw FROM ({self.source.sql})")
         self.rows = _count(con, "source")
         self.changed = _count(con, f"({self._changed_sql()})")
-        gone = con.execute("SELECT l.key FROM ledger l ANTI JOIN source USING (key) ORDER BY 1").fetchall()
+        gone = con.execute(
+            "SELECT l.key, l.event_timestamp FROM ledger l ANTI JOIN source USING (key) ORDER BY 1"
+        ).fetchall()
         kept = held if view.join_keys == ("pin_id",) else frozenset[str]()
-        self.gone = [key for (key,) in gone if key not in kept]
+        self.gone = [key for key, _ in gone if key not in kept]
+        self.gone_events = [event for key, event in gone if key not in kept]
 
     @staticmethod
     def _changed_sql() -> str:
@@ -241,9 +250,9 @@ class PinScan:
         self.rows = _count(con, "pins")
         self.known = ledger.num_rows
         gone = con.execute(
-            "SELECT l.key, l.text_fp IS NOT NULL FROM ledger l ANTI JOIN pins USING (key) ORDER BY 1"
+            "SELECT l.key, l.text_fp IS NOT NULL, l.event_timestamp FROM ledger l ANTI JOIN pins USING (key) ORDER BY 1"
         ).fetchall()
-        self.gone = [(key, had_vector) for key, had_vector in gone if key not in held]
+        self.gone = [(key, had_vector, event) for key, had_vector, event in gone if key not in held]
         self.held = len(gone) - len(self.gone)
         unchanged = con.execute(
             f"SELECT count(*), count(*) FILTER (ledger.text_fp IS NULL) FROM pins JOIN ledger USING (key) "

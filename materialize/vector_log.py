@@ -118,7 +118,9 @@ def purge(paths: RepoPaths, space: str, run: int, pin_ids: Iterable[str], when: 
     note = pa.table(
         {"pin_id": gone, "run": pa.array([run] * len(gone)), "deleted_at": pa.array([when] * len(gone), _TIME)}
     )
-    write_parquet(paths.vectors / space / "deletions" / f"run-{run:06d}.parquet", note)
+    folder = paths.vectors / space / "deletions"
+    part = len(list(folder.glob(f"run-{run:06d}-*.parquet")))
+    write_parquet(folder / f"run-{run:06d}-{part:04d}.parquet", note)
 
 
 def read_live(paths: RepoPaths, space: str) -> tuple[list[str], npt.NDArray[np.float16], list[str]]:

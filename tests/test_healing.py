@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,9 @@ from materialize.definitions import load_definitions
 from materialize.ledger import Ledger
 from materialize.plan import plan
 from materialize.run import RunOptions, materialize
-from materialize.stores.layout import entity_collection
+from materialize.stores.layout import entity_collection, point_id
 from materialize.stores.port import Match
-from materialize.stores.publication import open_reader
+from materialize.stores.publication import open_reader, open_writer
 
 WRITE = "materialize.ledger.Ledger.write = bang"
 WRITE_ROWS = """plain = materialize.ledger.Ledger.write
@@ -86,6 +87,68 @@ def test_a_killed_batch_is_taken_from_the_log_not_encoded_again(hats, encoder):
     counts = run(hats, encoder)
     assert (counts.changed, counts.encoded_texts) == (1, 0)
     assert clean(hats.paths)
+
+
+def test_textless_pins_of_a_killed_run_do_not_wake_the_guard(catalogue, encoder):
+    for number in range(10):
+        catalogue.put(f"p{number}", f"hat {number}" if number < 6 else None)
+    catalogue.save()
+    killed_run(catalogue.paths, WRITE)
+    assert run(catalogue, encoder).rejected == 4
+    assert clean(catalogue.paths)
+
+
+def test_a_killed_deletion_of_a_pin_that_comes_back_older(hats, encoder):
+    hats.pins.pop("p1")
+    hats.save()
+    killed_run(hats.paths, "materialize.ledger.Ledger.remove = bang")
+    counts = run(hats.put("p1", "cap", event_timestamp=hats.NOW - timedelta(days=3)), encoder)
+    project = load_definitions(hats.paths).project
+    with open_reader(hats.paths.online) as store:
+        row = point_id(project, "pin_text", {"pin_id": "p1"})
+        (point,) = store.get_many(entity_collection(project, ["pin_id"]), [row])
+    assert point.payload["f"]["title"] == "cap"
+    assert newest_logged(hats.paths, counts.space, "p1") == vector_of(encoder, "cap").tolist()
+    result = audit(hats.paths)
+    assert (result.clean, result.ahead) == (True, 0)
+
+
+def newest_logged(paths, space, pin_id):
+    """The vector that Feast would take: the latest by (event, created) timestamp."""
+    log = pq.read_table(vector_log.parts(paths, space)).sort_by(
+        [("event_timestamp", "ascending"), ("created_timestamp", "ascending")]
+    )
+    rows = [row for row in log.to_pylist() if row["pin_id"] == pin_id]
+    return np.array(rows[-1]["embedding"], np.float32).tolist()
+
+
+def test_a_lost_store_and_a_source_that_went_back_in_time(hats, encoder):
+    shutil.rmtree(hats.paths.online)
+    counts = run(hats.put("p1", "cap", event_timestamp=hats.NOW - timedelta(days=3)), encoder)
+    assert newest_logged(hats.paths, counts.space, "p1") == vector_of(encoder, "cap").tolist()
+    assert clean(hats.paths)
+
+
+def test_a_refused_run_shows_readers_nothing_new(hats, encoder):
+    redefine(hats.paths, lambda known: known["views"]["pin_relevance"]["features"].pop("save_rate"))
+    for number in range(6):
+        hats.pins.pop(f"p{number}")
+    with pytest.raises(PinfeatherError, match="nothing was written"):
+        run(hats, encoder)
+    with open_writer(hats.paths.online) as store:
+        store.publish()  # as any push does
+    project = load_definitions(hats.paths).project
+    with open_reader(hats.paths.online) as store:
+        assert store.count(entity_collection(project, ["pin_id"]), Match("view", "pin_relevance")) == 12
+    assert run(hats, encoder, allow_deletes=True).deleted == 6
+    assert clean(hats.paths)
+
+
+def test_two_deletions_of_one_run_are_both_noted(hats, encoder):
+    hats.pins.pop("p1")
+    counts = run(hats.put("p2", None), encoder)
+    notes = [pq.read_table(file) for file in (hats.paths.vectors / counts.space / "deletions").glob("*.parquet")]
+    assert sorted(pin for note in notes for pin in note["pin_id"].to_pylist()) == ["p1", "p2"]
 
 
 def test_a_lost_store_is_written_again_without_a_model(hats, encoder):
@@ -190,6 +253,8 @@ def test_a_row_that_no_view_can_hold_is_rejected_and_the_rest_goes_on(hats, enco
     pq.write_table(bad, source)
     counts = materialize(hats.paths, RunOptions(encoder=encoder))
     assert counts.features["pin_board_titles"] == {"changed": 1, "gone": 0, "rejected": 1}
+    again = materialize(hats.paths, RunOptions(encoder=encoder))
+    assert again.features["pin_board_titles"] == {"changed": 0, "gone": 0, "rejected": 1}
 
 
 @pytest.mark.parametrize(

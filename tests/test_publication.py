@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -583,3 +584,27 @@ for n in (1, 2):
         assert current_writer(tmp_path) is None
         with pytest.raises(NoPublicationError):
             self.read(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_published_by_the_next(tmp_path):
+    script = f"""
+        import os, signal
+        from materialize.stores.port import CollectionSpec, Point
+        from materialize.stores.publication import open_writer
+        one, two = ("00000000-0000-0000-0000-00000000000" + digit for digit in "12")
+        with open_writer({str(tmp_path)!r}) as writer:
+            writer.create("c", CollectionSpec())
+            writer.upsert("c", [Point(one, {{"n": 1}})])
+            writer.publish()
+            writer.upsert("c", [Point(two, {{"n": 2}})])
+            writer.delete("c", ids=[one])
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=False)
+    assert done.returncode == -9
+    with open_writer(tmp_path) as writer:
+        writer.publish()  # touches no collection
+    with open_reader(tmp_path) as reader:
+        points, _ = reader.scroll("c")
+        assert [point.payload["n"] for point in points] == [2]

@@ -117,6 +117,8 @@ class _WriterCore(EdgeStore):
 
     def publish(self, release: dict[str, Any] | None) -> int:
         with self._lock:
+            for name in self._dirty & self.collections().keys():
+                self._open(name)  # a killed writer's changes are in the write-ahead log until it is opened
             self.flush()
             last = disk.newest(self.root)
             specs = self.collections()

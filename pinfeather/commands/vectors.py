@@ -135,9 +135,14 @@ def audit_command(repo: str, sample: int | None, seed: int, as_json: bool) -> No
         emit_json(result.to_json())
     else:
         show_audit(result.to_json())
-        say("Clean." if result.clean else "Not clean: run `pinfeather materialize`, then audit again.")
+        say("Clean." if result.clean else _NOT_CLEAN)
     if not result.clean:
         sys.exit(1)
+
+
+_NOT_CLEAN = """Not clean: run `pinfeather materialize`, then audit again; it writes what is pending and what was lost.
+If a point was altered behind its back, delete the space's folder under data/ledger and materialize: all points are
+then written again out of the vector log, and none is encoded."""
 
 
 def show_audit(counts: dict[str, Any]) -> None:
