@@ -199,10 +199,15 @@ def cross_validate(
 
 
 def score_pairs(
-    pairs: PairSet, bundle: StudentBundle, encoder: Encoder, progress: Progress | None = None
+    pairs: PairSet,
+    bundle: StudentBundle,
+    encoder: Encoder,
+    progress: Progress | None = None,
+    features: PairFeatures | None = None,
 ) -> NDArray[np.float64]:
     """P(level 1) to P(level 5) of every pair, [n, 5], in the order of the pairs.
 
+    :param features: those of :func:`pair_features` with the bundle's template and statistics, if they were made before.
     :raises BundleError: if the encoder is not the model that the bundle was trained with.
     """
     if encoder.fingerprint != bundle.manifest.query_tower:
@@ -210,7 +215,7 @@ def score_pairs(
             f"Bundle {bundle.manifest.name} reads vectors of the model {bundle.manifest.query_tower}, but the encoder "
             f"is {encoder.fingerprint}: load the bundle's model, or train a student for this one."
         )
-    features = pair_features(pairs, encoder, bundle.template, bundle.statistics, progress)
+    features = features or pair_features(pairs, encoder, bundle.template, bundle.statistics, progress)
     return bundle.head.probabilities(features.matrix)
 
 

@@ -44,7 +44,8 @@ def _write_view(
     for batch in scan.changes():
         good, points = _points(project, scan, batch)
         rejected += batch.num_rows - good.num_rows
-        ledger.doubt(space, run, good["key"].to_pylist(), good["event_timestamp"].to_pylist())
+        times = zip(good["event_timestamp"].to_pylist(), good[WRITTEN].to_pylist(), strict=True)
+        ledger.doubt(space, run, good["key"].to_pylist(), [max(now, then or now) for now, then in times])
         _write_batch(good, points, store, collection, keep_newer=rewrite)
         store.flush()
         ledger.write(space, run, _entries(good))

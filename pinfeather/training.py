@@ -141,7 +141,7 @@ def score_file(
     else fitted on the file.
     """
     from embedders.encoder import load_encoder
-    from embedders.training import fit_statistics, pair_features
+    from embedders.training import fit_statistics, pair_features, score_pairs
 
     paths = RepoPaths.open(repo) if bundle_folder is None or (Path(repo) / "feature_store.yaml").is_file() else None
     bundle = _bundle(paths, bundle_folder, needed="student" in scorers)
@@ -162,7 +162,7 @@ def score_file(
     answers = []
     for scorer in scorers:
         if scorer == "student" and bundle is not None:
-            answers.append(FileScores(scorer, bundle.head.probabilities(features.matrix), None))
+            answers.append(FileScores(scorer, score_pairs(pairs, bundle, encoder, features=features), None))
         else:
             answers.append(_baseline(scorer, features, judged))
     return answers

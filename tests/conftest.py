@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -125,6 +127,28 @@ class CountingEncoder:
 def encoder():
     """A counting encoder with the packaged model's fingerprint."""
     return CountingEncoder()
+
+
+@contextmanager
+def held_store(paths):
+    """The pid of another process that holds the store's writer lease."""
+    script = (
+        "import sys; from materialize.stores.publication import open_writer\n"
+        f"writer = open_writer({str(paths.online)!r}, purpose='a long run')\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )
+    try:
+        assert holder.stdout.readline().strip() == "held"
+        yield holder.pid
+    finally:
+        holder.communicate("")
 
 
 @pytest.fixture

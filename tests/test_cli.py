@@ -2,13 +2,13 @@
 
 import errno
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import held_store
 
 from embedders.model_folder import packaged_model_path
 from pinfeather import cli
@@ -164,25 +164,10 @@ def test_a_first_day(pinfeather, catalogue):
 
 def test_a_store_in_use_by_another_process_is_named(pinfeather, catalogue):
     catalogue.put("a", "green velvet sofa").save()
-    script = (
-        "import sys; from materialize.stores.publication import open_writer\n"
-        f"writer = open_writer({str(catalogue.paths.online)!r}, purpose='someone else')\n"
-        "print('held', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-    )
-    try:
-        assert holder.stdout.readline().strip() == "held"
+    with held_store(catalogue.paths) as pid:
         code, out, err = pinfeather("materialize", "--repo", catalogue.paths.root, "--lock-timeout", "0.1")
-    finally:
-        holder.communicate("")
     assert (code, out) == (1, "")
-    assert str(holder.pid) in err
+    assert str(pid) in err
 
 
 def test_a_model_folder_whose_weights_changed_is_refused(pinfeather, catalogue, tmp_path):

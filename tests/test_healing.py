@@ -113,6 +113,21 @@ def test_a_killed_deletion_of_a_pin_that_comes_back_older(hats, encoder):
     assert (result.clean, result.ahead) == (True, 0)
 
 
+BEFORE_ROWS = """plain = materialize.stores.publication.Writer.upsert
+        def upsert(writer, name, points):
+            if "@" in name: bang()
+            return plain(writer, name, points)
+        materialize.stores.publication.Writer.upsert = upsert"""
+
+
+def test_feature_rows_that_went_back_in_time_in_a_killed_run(hats, encoder):
+    hats.put("p1", "cap", event_timestamp=hats.NOW - timedelta(days=3)).save()
+    killed_run(hats.paths, BEFORE_ROWS)
+    run(hats, encoder)
+    result = audit(hats.paths)
+    assert (result.clean, result.ahead) == (True, 0)
+
+
 def newest_logged(paths, space, pin_id):
     """The vector that Feast would take: the latest by (event, created) timestamp."""
     log = pq.read_table(vector_log.parts(paths, space)).sort_by(

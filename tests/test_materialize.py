@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import held_store
 
 from embedders.encoder import as_stored
 from feature_repo.errors import PinfeatherError
@@ -265,21 +266,8 @@ def test_a_truncated_shard_is_named_and_deleting_it_heals(catalogue, encoder):
 
 def test_a_second_writer_is_told_who_writes(catalogue, encoder):
     catalogue.put("a", "red hat").save()
-    script = (
-        "import sys; from materialize.stores.publication import open_writer\n"
-        f"writer = open_writer({str(catalogue.paths.online)!r}, purpose='a long run')\n"
-        "print('held', flush=True); sys.stdin.read()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    try:
-        assert holder.stdout.readline().strip() == "held"
-        with pytest.raises(StoreBusyError, match=str(holder.pid)):
-            materialize(catalogue.paths, RunOptions(encoder=encoder, lock_timeout=0.1))
-    finally:
-        holder.communicate("")
+    with held_store(catalogue.paths) as pid, pytest.raises(StoreBusyError, match=str(pid)):
+        materialize(catalogue.paths, RunOptions(encoder=encoder, lock_timeout=0.1))
     assert materialize(catalogue.paths, RunOptions(encoder=encoder)).new == 1
 
 
