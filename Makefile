@@ -3,8 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Test files go to two processes, but not where they would share one Qdrant server.
+WORKERS := $(if $(QDRANT_URL),,-n 2 --dist loadfile)
 
-.PHONY: help install demo test test-all lint bench clean
+.PHONY: help install demo test test-all test-feast lint bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,10 +22,21 @@ demo: $(STAMP) ## Run the whole pipeline once on a generated catalogue
 	$(BIN)/pinfeather demo
 
 test: $(STAMP) ## Run the tests (under 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 test-all: $(STAMP) ## Run every test, the long ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-feast: $(STAMP) ## Run Feast's own online-store tests: make test-feast FEAST_SRC=<checkout of feast v0.67.0>
+	@test -d "$(FEAST_SRC)/sdk/python/tests/universal/online_store" || \
+	  { echo "test-feast: give FEAST_SRC=<checkout of feast v0.67.0>, see tests/feast_universal/README.md"; exit 2; }
+	$(BIN)/python -m pip install --quiet --upgrade --target build/feast_universal --no-deps \
+	  --requirement tests/feast_universal/requirements.txt
+	FEAST_IS_LOCAL_TEST=True FEAST_USAGE=False FULL_REPO_CONFIGS_MODULE=pinfeather_repo_configuration \
+	  PYTHONPATH=tests/feast_universal:build/feast_universal $(BIN)/pytest -c tests/feast_universal/pytest.ini --rootdir $(FEAST_SRC) \
+	  --integration -k "not dynamo and not entity_ttl and not connection_pool" \
+	  $(FEAST_SRC)/sdk/python/tests/universal/online_store \
+	  $(FEAST_SRC)/sdk/python/tests/integration/online_store/test_universal_online_types.py
 
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .
@@ -34,6 +47,8 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	$(BIN)/python -m benchmarks.lexical
 	$(BIN)/python -m benchmarks.encode
 	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.online_store
+	$(BIN)/python -m benchmarks.publications
 	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.crowdflower \
 	  || echo "benchmarks.crowdflower: not run (no data; see its first lines)"
 

@@ -86,13 +86,29 @@ class RepoPaths:
         return self.root / (_REGISTRY if config is None else _registry_path(config, self.root / CONFIG))
 
     @cached_property
-    def online(self) -> Path:
-        """The embedded Qdrant Edge folder with its publications: ``online_store.path`` in ``feature_store.yaml``.
+    def online_store(self) -> Mapping[str, Any]:
+        """``online_store`` in ``feature_store.yaml``: folder or server, and its options.
 
         :raises PinfeatherError: if that configures another kind of store, or the configuration cannot be read.
         """
         config = read_config(self.root / CONFIG)
-        return self.root / (_ONLINE if config is None else _online_path(config, self.root / CONFIG))
+        return {} if config is None else _online_store(config, self.root / CONFIG)
+
+    @cached_property
+    def project(self) -> str:
+        """The Feast project that ``feature_store.yaml`` names."""
+        return str((read_config(self.root / CONFIG) or {}).get("project", ""))
+
+    @property
+    def online(self) -> Path:
+        """The folder of the embedded store, with its publications.
+
+        :raises PinfeatherError: if ``feature_store.yaml`` names no folder, or cannot be read.
+        """
+        path = self.online_store.get("path", _ONLINE)
+        if "url" in self.online_store or path == ":memory:":
+            raise PinfeatherError(f"The online store of {self.root / CONFIG} is no folder.")
+        return self.root / Path(path).expanduser()
 
     @property
     def ledger(self) -> Path:
@@ -143,18 +159,18 @@ def read_config(path: Path) -> Mapping[str, Any] | None:
     return config
 
 
-def _online_path(config: Mapping[str, Any], source: Path) -> Path:
-    """The folder of the embedded store, as ``materialize.online_store`` finds it."""
+def _online_store(config: Mapping[str, Any], source: Path) -> Mapping[str, Any]:
+    """The options of our store, as ``materialize.online_store`` gets them."""
     given = config.get("online_store")
     store = {"type": given} if isinstance(given, str) else given if isinstance(given, dict) else {}
     path = store.get("path", _ONLINE)
     if store.get("type") != ONLINE_STORE or not isinstance(path, str) or not path:
         raise PinfeatherError(
-            f"{source} has an online_store of type {store.get('type')!r} with the path {path!r}. So far Pinfeather "
-            f"writes to its embedded store only (other kinds come later): set online_store to `type: {ONLINE_STORE}` "
-            f"and `path: {_ONLINE}`, or another folder."
+            f"{source} has an online_store of type {store.get('type')!r} with the path {path!r}. Pinfeather writes to "
+            f"its own store: set online_store to `type: {ONLINE_STORE}` and `path: {_ONLINE}` (or another folder), or "
+            "`url: https://host:6333` of a Qdrant server."
         )
-    return Path(path).expanduser()
+    return store
 
 
 def _registry_path(config: Mapping[str, Any], source: Path) -> Path:

@@ -15,13 +15,13 @@ from feature_repo.paths import RepoPaths
 from materialize import vector_log
 from materialize.definitions import RepoDefinitions, ViewDefinition, load_definitions
 from materialize.ledger import Ledger
+from materialize.places import read_store
 from materialize.plan import Kind, open_pin_scan, pin_changes
 from materialize.releases import LIVE_EMBEDDING, current_release
 from materialize.scan import FeatureScan, connect, held_pins
 from materialize.spaces import Space, load_space
 from materialize.stores.layout import entity_collection, point_id, to_micros
 from materialize.stores.port import DEFAULT_VECTOR, Match, Point, VectorStore
-from materialize.stores.publication import open_reader
 
 PAGE = 1000
 UNIT_TOLERANCE = 2e-3  # float16 rounding of a 384-dimensional unit vector stays below
@@ -80,7 +80,7 @@ def audit(
     definitions = load_definitions(paths)
     space = load_space(paths, release.live_space)
     result = Audit()
-    with Ledger(paths) as ledger, connect() as con, open_reader(paths.online) as store:
+    with Ledger(paths) as ledger, connect() as con, read_store(paths) as store:
         check = _Check(result, store, random.Random(seed), sample, progress or (lambda _: None), held_pins(paths))
         _audit_space(check, con, definitions, paths, space, ledger)
         for view in definitions.feature_views():

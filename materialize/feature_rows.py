@@ -10,10 +10,10 @@ import pyarrow as pa
 from materialize.definitions import RepoDefinitions, ViewDefinition
 from materialize.ledger import Ledger
 from materialize.reconcile import view_space
-from materialize.scan import WRITTEN, FeatureScan
+from materialize.scan import CREATED, WRITTEN, FeatureScan
 from materialize.stores.errors import BadInputError, StoreError
-from materialize.stores.layout import encode_value, entity_collection, point_id, row_payload, to_micros
-from materialize.stores.port import CollectionSpec, Point, VectorStore
+from materialize.stores.layout import encode_value, entity_collection, entity_spec, point_id, row_payload, to_micros
+from materialize.stores.port import Point, VectorStore
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def _write_view(
 ) -> dict[str, int]:
     space = view_space(view)
     collection = entity_collection(project, view.join_keys)
-    store.create(collection, CollectionSpec())
+    store.create(collection, entity_spec())
     entries = ledger.entries(space)
     scan = FeatureScan(con, view, entries, held)
     rewrite = entries.num_rows > 0 or store.count(collection) > 0  # an empty store holds no newer row to keep
@@ -96,10 +96,10 @@ def _newest(row: dict[str, Any]) -> int:
 def _point(project: str, scan: FeatureScan, row: dict[str, Any]) -> Point:
     view = scan.source.view
     entity = scan.source.entity(row["key"])
-    values = ((name, row[name], kind) for name, kind in view.features.items() if row[name] is not None)
-    features = {name: _encoded(name, value, kind) for name, value, kind in values}
+    features = {name: _encoded(name, row[name], kind) for name, kind in view.features.items()}
+    created = None if row[CREATED] is None else to_micros(row[CREATED])
     payload = row_payload(
-        project, view.name, entity, to_micros(row["event_timestamp"]), features, extras={"fp": str(row["raw"])}
+        view.name, entity, to_micros(row["event_timestamp"]), features, created, extras={"fp": str(row["raw"])}
     )
     return Point(point_id(project, view.name, entity), payload)
 

@@ -16,7 +16,7 @@ from materialize.ledger import DOUBTFUL_RAW, DOUBTFUL_TEXT, Ledger
 from materialize.releases import LIVE_EMBEDDING
 from materialize.scan import raw_engine
 from materialize.stores.layout import entity_collection, from_micros, point_ids
-from materialize.stores.port import And, Condition, Match, Point, VectorStore
+from materialize.stores.port import Condition, Match, Point, VectorStore
 
 logger = logging.getLogger(__name__)
 _PAGE = 1000
@@ -111,8 +111,7 @@ def _forget(ledger: Ledger, store: VectorStore, space: str) -> None:
     if old:
         name = entity_collection(old["project"], old["join_keys"])
         if name in store.collections():
-            mine = (Match("project", old["project"]), Match("view", space.removeprefix("view:")))
-            store.delete(name, filter=And(mine))
+            store.delete(name, filter=Match("view", space.removeprefix("view:")))
     ledger.forget(space)
 
 

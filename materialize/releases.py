@@ -11,6 +11,7 @@ from typing import Any
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from materialize.files import write_json
+from materialize.places import open_store
 
 LIVE_EMBEDDING = "pin_student_embedding"
 """Public name of the live space: the Feast view without a suffix."""
@@ -86,9 +87,7 @@ def publish_release(paths: RepoPaths, *, bundle: str | None = None, lexical: str
 
     :raises StoreError: if another process writes.
     """
-    from materialize.stores.publication import open_writer
-
-    with open_writer(paths.online, purpose="publish release") as store:
+    with open_store(paths, "publish release") as store:
         release = write_release(paths, bundle=bundle, lexical=lexical)
         store.publish(release.to_json())
     return release

@@ -19,14 +19,15 @@ from materialize import vector_log
 from materialize.definitions import RepoDefinitions, load_definitions
 from materialize.feature_rows import write_feature_rows
 from materialize.ledger import SCHEMA, Ledger
+from materialize.places import open_store
 from materialize.plan import ASSUMED_TOKENS_PER_SECOND, Counts, Kind, PinChange, count_pins, open_pin_scan, pin_changes
 from materialize.reconcile import reconcile_space, reconcile_views, space_definition
 from materialize.releases import LIVE_EMBEDDING, write_release
-from materialize.scan import PinScan, connect, held_pins, raw_engine
+from materialize.scan import PAYLOAD_INDEXES, PinScan, connect, held_pins, raw_engine
 from materialize.spaces import Space, live_space, save_space
 from materialize.stores.layout import point_id, row_payload, to_micros
 from materialize.stores.port import DEFAULT_VECTOR, CollectionSpec, Point, VectorSpec
-from materialize.stores.publication import Writer, open_writer
+from materialize.stores.session import StoreWriter
 
 BATCH_TEXTS = 1024
 """Texts encoded between two commits: what a crash can cost at most."""
@@ -58,7 +59,7 @@ class _Run:
     project: str
     space: Space
     ledger: Ledger
-    store: Writer
+    store: StoreWriter
     number: int
     counts: Counts
     options: RunOptions
@@ -107,13 +108,13 @@ def materialize(paths: RepoPaths, options: RunOptions | None = None) -> Counts:
     space = live_space(paths, options.model)
     counts = Counts(space.name)
     with (
-        open_writer(paths.online, lock_timeout=options.lock_timeout, purpose="materialize") as store,
+        open_store(paths, "materialize", options.lock_timeout) as store,
         Ledger(paths) as ledger,
         connect() as con,
     ):
         number = ledger.start_run(space.name, after=vector_log.last_run(paths))
         held = held_pins(paths)
-        store.create(space.name, CollectionSpec({DEFAULT_VECTOR: VectorSpec(space.dimension, "dot")}))
+        store.create(space.name, CollectionSpec({DEFAULT_VECTOR: VectorSpec(space.dimension)}, indexes=PAYLOAD_INDEXES))
         strangers = reconcile_space(definitions.project, space.name, ledger, store, number)
         scan = open_pin_scan(con, definitions, space, ledger, held)
         planned = count_pins(scan, space, counts)
@@ -282,7 +283,6 @@ def _id(run: _Run, pin_id: str) -> str:
 
 def _point(run: _Run, change: PinChange, vector: npt.NDArray[np.float32]) -> Point:
     payload = row_payload(
-        run.project,
         LIVE_EMBEDDING,
         {"pin_id": change.pin_id},
         to_micros(change.event_timestamp),

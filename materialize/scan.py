@@ -22,6 +22,7 @@ from feature_repo.lexical import LEXICAL_VERSION
 from feature_repo.paths import RepoPaths
 from feature_repo.text import TEXT_VERSION
 from materialize.definitions import RepoDefinitions, ViewDefinition
+from materialize.stores.points import IndexKind
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,6 +48,9 @@ PAYLOAD_COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 """Filterable payload of a vector to (view, feature)."""
 
+PAYLOAD_INDEXES: Mapping[str, IndexKind] = {"lang": "keyword", "country": "keyword", "created_at": "integer"}
+"""How each of them is indexed."""
+
 BATCH_ROWS = 4096
 
 SCAN_VERSION = 1
@@ -54,6 +58,10 @@ SCAN_VERSION = 1
 
 WRITTEN = "_written_event_timestamp"
 """Column of a changed row: event timestamp of the row that was written last, null for a new one."""
+
+
+CREATED = "_created_timestamp"
+"""Column of a row: when it was made, null where the source does not say. No part of its fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,10 @@ def view_source(con: duckdb.DuckDBPyConnection, view: ViewDefinition) -> Source:
     features = [f"{quote(view.columns[name])} AS {quote(name)}" for name in view.features]
     present = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, quote(view.timestamp_field)))
     latest = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in stamps)
+    created = quote(view.created_timestamp_column) if view.created_timestamp_column else "NULL"
     sql = (
-        f"SELECT {key} AS key, {', '.join(features)}, {quote(view.timestamp_field)}::TIMESTAMPTZ AS event_timestamp "
-        f"FROM read_parquet({files}) WHERE {present} "
+        f"SELECT {key} AS key, {', '.join(features)}, {quote(view.timestamp_field)}::TIMESTAMPTZ AS event_timestamp, "
+        f"{created}::TIMESTAMPTZ AS {CREATED} FROM read_parquet({files}) WHERE {present} "
         f"QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {latest}) = 1"
     )
     return Source(view, sql, tuple(view.features), text_key)
@@ -196,7 +205,10 @@ class FeatureScan:
         )
 
     def changes(self) -> Iterator[pa.RecordBatch]:
-        """The rows to write, in key order: ``key``, the features, ``event_timestamp``, ``raw``, :data:`WRITTEN`."""
+        """The rows to write, in key order.
+
+        Each has ``key``, the features, ``event_timestamp``, :data:`CREATED`, ``raw`` and :data:`WRITTEN`.
+        """
         yield from self._con.execute(self._changed_sql()).fetch_record_batch(BATCH_ROWS)
 
 

@@ -19,9 +19,10 @@ def apply_definitions(paths: RepoPaths) -> dict[str, Any]:
     :raises PinfeatherError: with Feast's own last words, if it fails.
     """
     from materialize.definitions import load_definitions
+    from materialize.places import place_of
 
     paths.data.mkdir(parents=True, exist_ok=True)
-    _ = (paths.registry, paths.online)  # what is not supported is said before Feast applies anything
+    _ = (paths.registry, place_of(paths))  # what is not supported is said before Feast applies anything
     done = subprocess.run(
         [sys.executable, "-m", "pinfeather.apply", str(paths.root)], capture_output=True, text=True, check=False
     )

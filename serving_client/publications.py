@@ -6,21 +6,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import LexicalStatistics
 from feature_repo.paths import RepoPaths
 from materialize.definitions import RepoDefinitions, load_definitions
+from materialize.places import place_of
 from materialize.releases import LIVE_EMBEDDING, Release
 from materialize.spaces import Space, load_space
 from materialize.stores.errors import NoPublicationError, StoreError
 from materialize.stores.layout import entity_collection, point_ids
 from materialize.stores.port import Point
-from materialize.stores.publication import open_reader
-from materialize.stores.published import newest_number
+from materialize.stores.reader import Snapshot
+from materialize.stores.session import StoreView, session
 
 if TYPE_CHECKING:
     from embedders.bundle import StudentBundle
@@ -34,19 +36,15 @@ LIVE = "live"
 class Publication:
     """One publication with its release; everything a request reads comes from one of these.
 
-    :raises PinfeatherError: if nothing was published yet, or the repository is not applied.
+    :param reader: the publication in the store; closed with this.
+    :raises PinfeatherError: if the repository is not applied.
     """
 
-    def __init__(self, paths: RepoPaths) -> None:
+    def __init__(self, paths: RepoPaths, reader: StoreView) -> None:
         self.paths = paths
+        self.reader = reader
         self.project = load_definitions(paths).project
-        try:
-            self.reader = open_reader(paths.online)
-        except NoPublicationError as error:
-            raise PinfeatherError(
-                f"{paths.root} has nothing to serve yet: run `pinfeather materialize --repo {paths.root}`."
-            ) from error
-        manifest = self.reader.release
+        manifest = reader.release
         self.release = Release.from_json(manifest) if manifest else Release(0)
         self._spaces: dict[str, Space] = {}
 
@@ -130,12 +128,6 @@ class Publication:
         points = self.reader.get_many(collection, ids, payload)
         n = len(pin_ids)
         return {view: points[place * n : (place + 1) * n] for place, view in enumerate(views)}
-
-    def warm(self) -> None:
-        """Load the collections of the hot path, so that no request waits for them."""
-        hot = {entity_collection(self.project, ["pin_id"]), self.release.live_space}
-        for name in hot & set(self.reader.collections()):
-            self.reader.get_many(str(name), [])
 
 
 class Publications:
@@ -222,12 +214,14 @@ class Publications:
             raise PinfeatherError("This client was closed; open another one.")
         self._checked = self._clock()
         before = self._newest
-        if before is not None and newest_number(self.paths.online) == before.number:
+        reader = self._newer(None if before is None else before.reader)
+        if reader is None:
             return False
-        publication = Publication(self.paths)
-        with suppress(StoreError):  # a request that needs the damaged collection says so itself
-            if before is not None:
-                publication.warm()
+        try:
+            publication = Publication(self.paths, reader)
+        except BaseException:
+            reader.close()
+            raise
         self._on_switch(publication)
         with self._lock:
             # Closed meanwhile: the new one goes at once, the old one is let go by close() or its last request.
@@ -238,3 +232,22 @@ class Publications:
         if before is not None and idle:
             before.reader.close()
         return True
+
+    def _newer(self, before: StoreView | None) -> StoreView | None:
+        """The newest publication, what ``before`` has loaded of it being loaded; None if ``before`` is it."""
+        if isinstance(before, Snapshot):
+            return before.newer()
+        place, root = place_of(self.paths), self.paths.root
+        if place.path and place.embedded:
+            try:
+                return Snapshot.newest(Path(place.path).resolve(), place.cache_bytes)
+            except NoPublicationError as error:
+                load_definitions(self.paths)  # a repository that is not applied says that first
+                raise PinfeatherError(
+                    f"{root} has nothing to serve yet: run `pinfeather materialize --repo {root}`."
+                ) from error
+        server = session(place)
+        if before is not None and server.number() == before.number:
+            return None
+        with server.reading() as view:
+            return view

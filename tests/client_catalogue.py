@@ -110,7 +110,7 @@ def copy_repository(source: Path, target: Path) -> Path:
 
 def copy_of(pin_id: str, vector: np.ndarray, **extras) -> Point:
     entity = {"pin_id": pin_id}
-    payload = row_payload("repo", LIVE_EMBEDDING, entity, 0, {}, extras=extras)
+    payload = row_payload(LIVE_EMBEDDING, entity, 0, {}, extras=extras)
     return Point(point_id("repo", LIVE_EMBEDDING, entity), payload, {"vector": vector})
 
 

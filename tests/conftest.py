@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,59 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def closed_sessions(tmp_path):
+    """No session of one test, with its thread, lives on in the next ones, nor after its folder is gone."""
+    yield
+    if "materialize.stores.session" in sys.modules:
+        sys.modules["materialize.stores.session"].close_all()
+
+
+@pytest.fixture(scope="session")
+def qdrant_url(request, tmp_path_factory):
+    """The url of a real, empty Qdrant server: QDRANT_URL's, or a `qdrant` from the PATH, started for this session."""
+    import real_qdrant
+
+    with real_qdrant.running(tmp_path_factory) as (url, tier):
+        request.config.stash[SERVER_TIER] = tier
+        if url is None and os.environ.get("REQUIRE_QDRANT_SERVER") == "1":
+            pytest.fail(f"REQUIRE_QDRANT_SERVER=1, but {tier}")
+        if url is None:
+            pytest.skip(tier)
+        yield url
+
+
+@pytest.fixture
+def qdrant_server(qdrant_url):
+    """Makes the Place of a real Qdrant server, empty again after the test; skips visibly where there is none."""
+    import real_qdrant
+
+    yield partial(real_qdrant.place, qdrant_url)
+    real_qdrant.empty(qdrant_url)
+
+
+SERVER_TIER = pytest.StashKey[str]()
+
+
+def pytest_sessionfinish(session):
+    """In a worker process: say in the end whether a server was asked for."""
+    if hasattr(session.config, "workeroutput") and SERVER_TIER in session.config.stash:
+        session.config.workeroutput["server_tier"] = session.config.stash[SERVER_TIER]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """In the process that started the workers: hear it."""
+    if "server_tier" in getattr(node, "workeroutput", {}):
+        node.config.stash[SERVER_TIER] = node.workeroutput["server_tier"]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """One line says whether anything ran against a real Qdrant server."""
+    tier = config.stash.get(SERVER_TIER, "no test of this run asked for a real server")
+    terminalreporter.write_line(f"Qdrant server tier: {tier}")
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,11 @@ def test_a_folder_that_is_no_repository_is_wrong_usage(tmp_path):
 def test_the_online_store_lies_where_feast_puts_it(tmp_path, monkeypatch, given):
     from feast.repo_config import load_repo_config
 
-    from materialize.online_store import _root
-
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("PLACE", "/mnt")
     paths = written(tmp_path, online=f"{{type: {OURS}, path: {given}}}")
-    assert paths.online == _root(load_repo_config(tmp_path, tmp_path / "feature_store.yaml"))
+    config = load_repo_config(tmp_path, tmp_path / "feature_store.yaml")
+    assert paths.online == Path(config.online_store.place(config).path)
     assert paths.online.parts[-1] == "store"
     assert paths.online == RepoPaths(tmp_path).online  # however it was made
 
@@ -68,7 +67,7 @@ def test_another_online_store_is_refused_when_it_is_needed(tmp_path, online):
     assert paths.registry == tmp_path / "data/registry.db"
     with pytest.raises(PinfeatherError) as error:
         _ = paths.online
-    for part in (str(tmp_path / "feature_store.yaml"), f"type: {OURS}", "path: data/online", "come later"):
+    for part in (str(tmp_path / "feature_store.yaml"), f"type: {OURS}", "path: data/online", "url: https://"):
         assert part in str(error.value)
 
 

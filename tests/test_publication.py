@@ -1,105 +1,20 @@
-"""One writer, many readers: publications, the writer lease and what is left after a kill, with real processes."""
+"""Publications: what readers see, what is shared, copied, reused and removed."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from store_children import RICH, SPEC, copies, digests, folders, found, pin, points, publish, rich_points, shadows
 
-from materialize.stores import session as sessions
-from materialize.stores.errors import NoPublicationError, StoreBusyError, StoreCorruptError, StoreError
-from materialize.stores.lease import WriterLease, read_holder
-from materialize.stores.port import CollectionSpec, Point, VectorSpec, VectorStore
+from materialize.stores.conditions import Match
+from materialize.stores.errors import NoPublicationError, StoreCorruptError, StoreError
+from materialize.stores.points import CollectionSpec, Point
+from materialize.stores.port import VectorStore
 from materialize.stores.publication import current_writer, open_reader, open_writer
 
-CODE = Path(__file__).resolve().parents[1]
-SPEC = CollectionSpec({"vector": VectorSpec(2)})
-PRELUDE = """
-import os, signal, sys, uuid
-from materialize.stores.port import CollectionSpec, Point, VectorSpec
-from materialize.stores.publication import open_reader, open_writer
-root = sys.argv[1]
-def pin(n): return str(uuid.uuid5(uuid.NAMESPACE_URL, f"pin/{n}"))
-def points(*numbers): return [Point(pin(n), {"n": n}, {"vector": [1.0, n]}) for n in numbers]
-def say(*words): print(*words, flush=True)
-def wait(): sys.stdin.readline()
-"""
-
-
-class Child:
-    """A Python process that runs a script on a store folder and talks over its pipes."""
-
-    def __init__(self, script: str, root: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + script, str(root)],
-            cwd=CODE,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def hear(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def go_on(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def end(self) -> int:
-        self.process.communicate("\n" * 9)
-        return self.process.returncode
-
-
-@pytest.fixture
-def child(tmp_path: Path) -> Iterator:
-    children = []
-
-    def start(script: str) -> Child:
-        children.append(Child(script, tmp_path))
-        return children[-1]
-
-    yield start
-    for started in children:
-        started.process.kill()
-        started.process.communicate()
-
-
-def pin(number: int) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"pin/{number}"))
-
-
-def points(*numbers: int) -> list[Point]:
-    return [Point(pin(n), {"n": n}, {"vector": [1.0, n]}) for n in numbers]  # type: ignore[dict-item]
-
-
-def publish(root: Path, *numbers: int, collection: str = "pins", release: dict | None = None) -> int:
-    with open_writer(root) as writer:
-        writer.create(collection, SPEC)
-        writer.upsert(collection, points(*numbers))
-        return writer.publish(release)
-
-
-def found(store: VectorStore, collection: str = "pins") -> list[int]:
-    return sorted(p.payload["n"] for p in store.scroll(collection)[0])
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
-
-
-def folders(root: Path) -> list[str]:
-    return sorted(p.name for p in (root / "publications").iterdir())
+pytest_plugins = ("store_processes",)
 
 
 class TestReading:
@@ -148,10 +63,18 @@ class TestReading:
             reader.close()
 
     def test_a_reader_never_writes(self, tmp_path: Path) -> None:
+        with open_writer(tmp_path) as writer:
+            writer.create("rich", RICH)
+            writer.upsert("rich", rich_points(*range(100)))
+            writer.delete("rich", filter=Match("word", "w2"))
         publish(tmp_path, 1, 2)
         before = digests(tmp_path / "publications")
         with open_reader(tmp_path) as reader:
             assert found(reader) == [1, 2]
+            assert reader.count("rich", Match("n", any_of=[3, 4, 5])) == 2
+            words = rich_points(7)[0].sparse["text"]
+            assert [hit.payload["f"] for hit in reader.search("rich", words, 1, using="text")] == [{"x": 7}]
+            assert len(reader.search("rich", [0, 1], 50, filter=Match("word", "w1"))) == 33
             for write in (
                 lambda: reader.upsert("pins", points(3)),
                 lambda: reader.delete("pins", ids=[pin(1)]),
@@ -213,18 +136,66 @@ while True:
         with pytest.raises(StoreCorruptError, match="lacks a collection"):
             open_reader(tmp_path)
 
-    def test_copies_of_killed_readers_are_swept(self, tmp_path: Path, child) -> None:
+    def test_a_snapshot_is_one_publication_whatever_its_reader_does(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            publish(tmp_path, 1, collection=name, release={"of": 1})
+        with open_reader(tmp_path) as reader:
+            snapshot = reader.snapshot()
+            assert isinstance(snapshot, VectorStore)
+            assert found(snapshot, "a") == [1]
+            for number in (2, 3, 4):
+                for name in ("a", "b"):
+                    publish(tmp_path, number, collection=name, release={"of": number})
+                assert reader.refresh()
+            assert (found(snapshot, "a"), found(snapshot, "b")) == ([1], [1])  # b is loaded only now
+            assert (snapshot.number, snapshot.release) == (2, {"of": 1})
+            assert (found(reader, "a"), found(reader, "b")) == ([1, 2, 3, 4], [1, 2, 3, 4])
+            with pytest.raises(StoreError, match="cannot write"):
+                snapshot.upsert("a", points(5))
+            assert {"000001/a", "000002/b"} < copies(tmp_path)
+            del snapshot
+        assert copies(tmp_path) == {"000007/a", "000006/b", "000008/b"}
+
+    def test_only_what_changed_is_loaded_at_a_switch(self, tmp_path: Path) -> None:
+        publish(tmp_path, 1, collection="still")
+        publish(tmp_path, 1, collection="never")
         publish(tmp_path, 1)
-        killed = child("reader = open_reader(root); reader.count('pins'); say('open'); wait()")
-        assert killed.hear() == "open"
-        (left,) = (tmp_path / "readers").iterdir()
-        os.utime(left, (0, 0))
-        open_reader(tmp_path).close()
-        assert left.exists()  # old, but its owner lives
-        killed.process.kill()
-        killed.process.wait()
-        open_reader(tmp_path).close()
-        assert not left.exists()
+        with open_reader(tmp_path, cache_bytes=1 << 20) as reader:
+            (kept,) = reader.get_many("still", [pin(1)])
+            (changed,) = reader.get_many("pins", [pin(1)])
+            assert kept is not None and changed is not None
+            publish(tmp_path, 1, 2)
+            publish(tmp_path, 1, 2, collection="never")
+            assert reader.refresh()
+            assert shadows(tmp_path) == ["000001-still", "000004-pins"]  # pins before anybody asks
+            (again,) = reader.get_many("still", [pin(1)])
+            assert again is not None and again.payload is kept.payload  # from the cache
+            (fresh,) = reader.get_many("pins", [pin(1)])
+            assert fresh is not None and fresh.payload is not changed.payload
+
+    def test_what_takes_the_place_of_a_loaded_collection_in_the_release_is_loaded_with_it(self, tmp_path: Path) -> None:
+        publish(tmp_path, 1, collection="old")
+        publish(tmp_path, 1, collection="other", release={"names": {"live": "old", "else": "other"}})
+        with open_reader(tmp_path) as reader:
+            assert found(reader, "old") == [1]
+            publish(tmp_path, 1, collection="idle")
+            publish(tmp_path, 1, collection="new", release={"names": {"live": "new", "else": "idle"}})
+            assert reader.refresh()
+            assert shadows(tmp_path) == ["000001-old", "000004-new"]
+
+    def test_a_damaged_collection_keeps_the_reader_where_it_is(self, tmp_path: Path) -> None:
+        publish(tmp_path, 1)
+        with open_reader(tmp_path) as reader:
+            assert found(reader) == [1]
+            publish(tmp_path, 2)
+            for file in (tmp_path / "publications" / "000002").rglob("segment.json"):
+                file.write_bytes(b"")
+            with pytest.raises(StoreCorruptError):
+                reader.refresh()
+            assert (reader.number, found(reader)) == (1, [1])
+            assert publish(tmp_path, 3) == 3
+            assert reader.refresh()
+            assert found(reader) == [1, 2, 3]
 
 
 class TestWriting:
@@ -240,7 +211,7 @@ class TestWriting:
         inner = open_writer(tmp_path, lock_timeout=0)
         inner.create("pins", SPEC)
         inner.upsert("pins", points(1))
-        assert (outer.count("pins"), outer.handles) == (1, 2)
+        assert outer.count("pins") == 1
         inner.close()
         inner.close()
         with pytest.raises(StoreError, match="was closed"):
@@ -279,8 +250,11 @@ class TestWriting:
                 assert old.refresh()
                 assert (reader.number, found(reader), found(old), found(old, "still")) == (4, [1, 2], [1, 2], [1])
         assert publish(tmp_path, 3) == 5
-        copies = {p.parent.name + "/" + p.name for p in (tmp_path / "publications").glob("*/*") if p.is_dir()}
-        assert copies == {"000004/still", "000004/pins", "000005/pins"}  # and only what changed is copied again
+        assert copies(tmp_path) == {
+            "000004/still",
+            "000004/pins",
+            "000005/pins",
+        }  # and only what changed is copied again
 
     def test_going_back_while_the_writer_is_open(self, tmp_path: Path) -> None:
         publish(tmp_path, 1)
@@ -324,8 +298,7 @@ class TestWriting:
         publish(tmp_path, 1, collection="still")
         for number in range(2, 7):
             assert publish(tmp_path, number) == number
-        kept = {p.parent.name + "/" + p.name for p in (tmp_path / "publications").glob("*/*") if p.is_dir()}
-        assert kept == {"000001/still", "000005/pins", "000006/pins"}
+        assert copies(tmp_path) == {"000001/still", "000005/pins", "000006/pins"}
         with open_reader(tmp_path) as reader:
             assert (found(reader, "still"), found(reader)) == ([1], [2, 3, 4, 5, 6])
 
@@ -338,40 +311,92 @@ class TestWriting:
         assert folders(tmp_path) == ["000001", "000004", "000005"]
         reader.go_on()
         assert reader.hear() == "1"  # loaded only now
-        assert reader.end() == 0
+        assert reader.end() == 0  # without closing it
         publish(tmp_path, 6)
         assert folders(tmp_path) == ["000005", "000006"]
 
-    def test_second_writer_learns_who_holds_the_folder_and_writes_nothing(self, tmp_path: Path, child) -> None:
+    def test_the_last_reader_removes_what_nobody_reads(self, tmp_path: Path) -> None:
         publish(tmp_path, 1)
-        holder = child(
-            "writer = open_writer(root, purpose='nightly run'); say('open'); wait()\n"
-            "writer.close(); say('done'); wait()"
-        )
-        assert holder.hear() == "open"
-        before = digests(tmp_path)
-        with pytest.raises(StoreBusyError) as caught:
-            open_writer(tmp_path, lock_timeout=0.1)
-        for part in (f"process {holder.process.pid} ", "nightly run", "Waited 0.1 s", "nothing was written"):
-            assert part in str(caught.value)
-        assert digests(tmp_path) == before
+        first, second = open_reader(tmp_path), open_reader(tmp_path)
+        for number in (2, 3):
+            publish(tmp_path, number)
+        half_written = tmp_path / "publications" / "000004" / "pins"
+        half_written.mkdir(parents=True)
+        first.close()
+        assert folders(tmp_path) == ["000001", "000002", "000003", "000004"]
+        second.close()
+        assert folders(tmp_path) == ["000002", "000003", "000004"]  # the last may be a writer's that is at it
+        assert half_written.exists()
+
+    def test_a_copy_that_nobody_reads_becomes_the_next_one(self, tmp_path: Path) -> None:
+        def big_file(number: int) -> Path:
+            (file,) = (tmp_path / "publications" / f"{number:06d}").rglob("chunk_0.mmap")
+            return file
+
+        publish(tmp_path, 1, 2)
+        publish(tmp_path, 3)
+        first = big_file(1).stat().st_ino
+        publish(tmp_path, 4)
+        assert big_file(3).stat().st_ino == first
+        with open_writer(tmp_path) as writer:
+            writer.delete("pins", ids=[pin(3)])
+            writer.drop("pins")
+            writer.create("pins", CollectionSpec())
+            writer.upsert("pins", [Point(pin(5), {"n": 5})])
+            assert writer.publish() == 4
+        assert {p.name for p in (tmp_path / "publications" / "000004").rglob("*.mmap")} == set()
+        with open_reader(tmp_path) as reader:
+            assert found(reader) == [5]
+            assert reader.collections() == {"pins": CollectionSpec()}
+
+    def test_publications_equal_what_the_writer_wrote(self, tmp_path: Path) -> None:
+        def engine_files(folder: Path) -> dict[str, str]:
+            return {name: digest for name, digest in digests(folder).items() if name.startswith("segments")}
+
+        with open_writer(tmp_path) as writer:
+            writer.create("rich", RICH)
+            for number in range(1, 7):
+                writer.upsert("rich", rich_points(*range(number, 30 * number)))
+                if number % 3 == 0:
+                    writer.delete("rich", ids=[pin(number)])
+                assert writer.publish() == number
+                written = engine_files(tmp_path / "writer" / "rich")
+                assert engine_files(tmp_path / "publications" / f"{number:06d}" / "rich") == written
+                with open_reader(tmp_path) as reader:
+                    assert found(reader, "rich") == found(writer, "rich")
+
+    def test_a_copy_that_is_read_is_never_written_to(self, tmp_path: Path) -> None:
+        publish(tmp_path, 1)
         with open_reader(tmp_path) as reader:
             assert found(reader) == [1]
-        holder.go_on()
-        assert holder.hear() == "done"
-        publish(tmp_path, 2)
+            collection = reader._open("pins")  # as a call does that goes on while its reader switches
+            before = digests(tmp_path / "publications" / "000001" / "pins")
+            for number in (2, 3, 4):
+                publish(tmp_path, number)
+                assert reader.refresh()
+            assert digests(tmp_path / "publications" / "000001" / "pins") == before
+            assert [point.payload["n"] for point in collection.scroll(None, 10, None, True, False)[0]] == [1]
 
-    def test_a_waiting_writer_gets_its_turn(self, tmp_path: Path, child) -> None:
-        with open_writer(tmp_path) as writer:
-            writer.create("pins", SPEC)
-            waiting = child(
-                "say('waits'); writer = open_writer(root, 60); writer.upsert('pins', points(7)); say(writer.publish())"
-            )
-            assert waiting.hear() == "waits"
-        assert waiting.hear() == "1"
-        assert waiting.end() == 0
+    def test_a_full_disk_publishes_nothing_and_costs_nothing(self, tmp_path: Path, child) -> None:
+        publish(tmp_path, 1)
+        writer = child("""
+import resource
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+writer = open_writer(root); writer.upsert('pins', points(2))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limit[1]))
+try: writer.publish()
+except Exception as error: say(type(error).__name__, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+wait(); say(writer.publish())
+""")
+        said = writer.hear()
+        assert said.startswith("StoreError Nothing was published under")
+        assert "File too large" in said and "then publish again" in said
+        assert folders(tmp_path) == ["000001"]
+        writer.go_on()
+        assert writer.hear() == "2"
         with open_reader(tmp_path) as reader:
-            assert found(reader) == [7]
+            assert found(reader) == [1, 2]
 
     def test_forked_child_must_open_for_itself(self, tmp_path: Path, child) -> None:
         forking = child("""
@@ -391,220 +416,3 @@ if not pid:
 say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), writer.count('pins'), reader.count('pins'))
 """)
         assert forking.hear() == "0 0 0"
-
-
-class TestKilled:
-    def test_killed_while_writing(self, tmp_path: Path, child) -> None:
-        publish(tmp_path, 0)
-        writer = child("""
-writer = open_writer(root)
-for n in range(1, 100000, 10):
-    writer.upsert('pins', points(*range(n, n + 10))); say(n + 9)
-""")
-        while int(written := writer.hear()) < 200:
-            pass
-        writer.process.send_signal(signal.SIGKILL)
-        writer.process.wait()
-        with open_reader(tmp_path) as reader:
-            assert found(reader) == [0]
-        with open_writer(tmp_path, lock_timeout=0) as again:
-            assert again.count("pins") >= int(written) + 1  # nothing that was acknowledged is lost
-            assert again.publish() == 2  # although this writer changed nothing itself
-        with open_reader(tmp_path) as reader:
-            assert reader.count("pins") >= int(written) + 1
-
-    def test_killed_before_the_marker(self, tmp_path: Path, child) -> None:
-        publish(tmp_path, 0)
-        writer = child("""
-from materialize.stores import published
-durably = published.write_durably
-def dying(path, text):
-    if path.name == 'publication.json': os.kill(os.getpid(), signal.SIGKILL)
-    durably(path, text)
-published.write_durably = dying
-writer = open_writer(root); writer.upsert('pins', points(1)); writer.publish()
-""")
-        assert writer.process.wait() == -signal.SIGKILL
-        assert (tmp_path / "publications" / "000002" / "pins").is_dir()
-        with open_reader(tmp_path) as reader:
-            assert (reader.number, found(reader)) == (1, [0])
-            open_writer(tmp_path, lock_timeout=0).close()
-            assert folders(tmp_path) == ["000001"]
-            assert publish(tmp_path, 2) == 2
-            reader.refresh()
-            assert found(reader) == [0, 1, 2]
-
-    def test_killed_after_the_marker(self, tmp_path: Path, child) -> None:
-        publish(tmp_path, 0)
-        writer = child("""
-from materialize.stores import published
-durably = published.write_durably
-def dying(path, text):
-    durably(path, text)
-    if path.name == 'publication.json': os.kill(os.getpid(), signal.SIGKILL)
-published.write_durably = dying
-writer = open_writer(root); writer.upsert('pins', points(1)); writer.publish()
-""")
-        assert writer.process.wait() == -signal.SIGKILL
-        with open_reader(tmp_path) as reader:
-            assert (reader.number, found(reader)) == (2, [0, 1])
-            assert publish(tmp_path) == 3  # copied once more rather than once too few
-            reader.refresh()
-            assert found(reader) == [0, 1]
-
-    @pytest.mark.parametrize(
-        "step",
-        ["edge_collection.engine.EdgeConfig = die", "os.rename = die", "edge_collection.read_spec = die"],
-        ids=["folder made", "shard made", "renamed"],
-    )
-    def test_killed_while_making_a_collection(self, tmp_path: Path, child, step: str) -> None:
-        publish(tmp_path, 0)
-        writer = child(f"""
-from materialize.stores import edge_collection
-def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
-{step}
-open_writer(root).create('more', CollectionSpec())
-""")
-        assert writer.process.wait() == -signal.SIGKILL
-        with open_writer(tmp_path, lock_timeout=0) as again:
-            again.create("more", CollectionSpec())
-            assert again.count("more") == 0
-            assert again.publish() == 2
-        with open_reader(tmp_path) as reader:
-            assert sorted(reader.collections()) == ["more", "pins"]
-
-
-class TestLease:
-    def test_holder_is_on_record_while_held(self, tmp_path: Path) -> None:
-        path = tmp_path / "writer.lock"
-        with WriterLease(path, purpose="test") as lease:
-            assert lease.held
-            holder = read_holder(path)
-            assert (holder["pid"], holder["purpose"]) == (os.getpid(), "test")
-            assert {"host", "command", "since"} < holder.keys()
-            with pytest.raises(StoreBusyError, match=f"process {os.getpid()} "):
-                WriterLease(path, timeout=0).acquire()
-        assert not lease.held
-        assert read_holder(path) == {}
-        with WriterLease(path, timeout=0):
-            pass
-
-    def test_unreadable_holder(self, tmp_path: Path) -> None:
-        path = tmp_path / "writer.lock"
-        with WriterLease(path):
-            path.write_text("{half")
-            with pytest.raises(StoreBusyError, match="by another process"):
-                WriterLease(path, timeout=0).acquire()
-
-    def test_lock_file_that_cannot_be_made(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="cannot be opened for writing"):
-            WriterLease(tmp_path / "file" / "writer.lock").acquire()
-
-
-class TestSession:
-    @pytest.fixture(autouse=True)
-    def ended(self) -> Iterator[None]:
-        yield
-        sessions.close_all()
-
-    def write(self, root: Path, number: int, interval: float = 3600) -> None:
-        with sessions.session(root).writing(0, interval, "test") as writer:
-            writer.create("pins", SPEC)
-            writer.upsert("pins", points(number))
-
-    def read(self, root: Path) -> list[int]:
-        with sessions.session(root).reading() as store:
-            return found(store)
-
-    def test_publishes_once_per_interval_and_reads_its_own_writes(self, tmp_path: Path) -> None:
-        self.write(tmp_path, 1)
-        assert current_writer(tmp_path) is None  # published at once: the lease is free again
-        for number in (2, 3):
-            self.write(tmp_path, number)
-        with open_reader(tmp_path) as other:
-            assert (other.number, found(other)) == (1, [1])
-            assert self.read(tmp_path) == [1, 2, 3]
-            sessions.session(tmp_path).publish()
-            assert self.read(tmp_path) == [1, 2, 3]
-            other.refresh()
-            assert (other.number, found(other)) == (2, [1, 2, 3])
-        assert current_writer(tmp_path) is None
-
-    def test_what_waits_is_published_by_itself(self, tmp_path: Path, child) -> None:
-        writer = child("""
-from materialize.stores.session import session
-for n in (1, 2):
-    with session(root).writing(0, 0.2 if n == 2 else 0, 'test') as writer:
-        writer.create('pins', CollectionSpec({'vector': VectorSpec(2)}))
-        writer.upsert('pins', points(n))
-timer = session(root)._timer
-if timer: timer.join()
-say('done'); wait()
-""")
-        assert writer.hear() == "done"
-        with open_reader(tmp_path) as reader:
-            assert found(reader) == [1, 2]
-        publish(tmp_path, 3)  # the lease is free
-
-    def test_last_write_of_a_process_is_published_at_exit(self, tmp_path: Path, child) -> None:
-        writer = child("""
-from materialize.stores.session import session
-for n in (1, 2):
-    with session(root).writing(0, 3600, 'test') as writer:
-        writer.create('pins', CollectionSpec({'vector': VectorSpec(2)}))
-        writer.upsert('pins', points(n))
-""")
-        assert writer.end() == 0
-        with open_reader(tmp_path) as reader:
-            assert found(reader) == [1, 2]
-
-    def test_leaves_publishing_to_a_longer_writer_in_the_process(self, tmp_path: Path) -> None:
-        publish(tmp_path, 1)
-        with open_writer(tmp_path) as materializer:
-            materializer.upsert("pins", points(2))
-            self.write(tmp_path, 3, interval=0)
-            assert materializer.number == 1
-            assert self.read(tmp_path) == [1, 2, 3]
-            assert materializer.publish() == 2
-        assert self.read(tmp_path) == [1, 2, 3]
-
-    def test_sees_a_publication_of_its_own_process_at_once(self, tmp_path: Path) -> None:
-        publish(tmp_path, 1)
-        assert self.read(tmp_path) == [1]
-        publish(tmp_path, 2)
-        assert self.read(tmp_path) == [1, 2]
-
-    def test_a_failed_write_gives_the_lease_back(self, tmp_path: Path) -> None:
-        with (
-            pytest.raises(StoreError, match="no collection"),
-            sessions.session(tmp_path).writing(0, 0, "test") as writer,
-        ):
-            writer.upsert("pins", points(1))
-        assert current_writer(tmp_path) is None
-        with pytest.raises(NoPublicationError):
-            self.read(tmp_path)
-
-
-def test_what_a_killed_writer_left_is_published_by_the_next(tmp_path):
-    script = f"""
-        import os, signal
-        from materialize.stores.port import CollectionSpec, Point
-        from materialize.stores.publication import open_writer
-        one, two = ("00000000-0000-0000-0000-00000000000" + digit for digit in "12")
-        with open_writer({str(tmp_path)!r}) as writer:
-            writer.create("c", CollectionSpec())
-            writer.upsert("c", [Point(one, {{"n": 1}})])
-            writer.publish()
-            writer.upsert("c", [Point(two, {{"n": 2}})])
-            writer.delete("c", ids=[one])
-            os.kill(os.getpid(), signal.SIGKILL)
-    """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=False)
-    assert done.returncode == -9
-    with open_writer(tmp_path) as writer:
-        writer.publish()  # touches no collection
-    with open_reader(tmp_path) as reader:
-        points, _ = reader.scroll("c")
-        assert [point.payload["n"] for point in points] == [2]

@@ -14,19 +14,12 @@ from pathlib import Path
 
 import numpy.typing as npt
 
+from .checks import check_filter, check_name, check_newer, check_points, check_query, drop_older
+from .conditions import Condition
 from .edge_collection import EdgeCollection, read_spec
-from .errors import BadInputError, CollectionMissingError, SpecMismatchError, StoreError
-from .port import (
-    DEFAULT_VECTOR,
-    CollectionSpec,
-    Condition,
-    Hit,
-    PayloadFields,
-    Point,
-    check_name,
-    check_points,
-    check_query,
-)
+from .errors import BadInputError, SpecMismatchError, StoreError, missing
+from .points import DEFAULT_VECTOR, CollectionSpec, Hit, Point, SparseVector
+from .port import PayloadFields
 
 
 class EdgeReads(ABC):
@@ -48,7 +41,7 @@ class EdgeReads(ABC):
     def search(
         self,
         name: str,
-        vector: npt.ArrayLike,
+        vector: npt.ArrayLike | SparseVector,
         limit: int,
         using: str = DEFAULT_VECTOR,
         filter: Condition | None = None,
@@ -59,11 +52,14 @@ class EdgeReads(ABC):
         """See :class:`~.port.VectorStore`."""
         collection = self._open(name)
         query = check_query(name, collection.spec, using, vector, limit)
+        check_filter(name, collection.spec, filter)
         return collection.search(query, limit, using, filter, with_payload, with_vectors, exact)
 
     def count(self, name: str, filter: Condition | None = None) -> int:
         """See :class:`~.port.VectorStore`."""
-        return self._open(name).count(filter)
+        collection = self._open(name)
+        check_filter(name, collection.spec, filter)
+        return collection.count(filter)
 
     def scroll(
         self,
@@ -77,7 +73,9 @@ class EdgeReads(ABC):
         """See :class:`~.port.VectorStore`."""
         if limit < 1:
             raise BadInputError(f"limit is at least 1, not {limit}.")
-        return self._open(name).scroll(filter, limit, after, with_payload, with_vectors)
+        collection = self._open(name)
+        check_filter(name, collection.spec, filter)
+        return collection.scroll(filter, limit, after, with_payload, with_vectors)
 
 
 class EdgeStore(EdgeReads):
@@ -102,11 +100,16 @@ class EdgeStore(EdgeReads):
                 self._opened[name] = EdgeCollection.create(path, spec)
                 return
             found = read_spec(path)
-        if found != spec:
-            raise SpecMismatchError(
-                f"The collection {name} exists with {_describe(found)}, not with {_describe(spec)}. "
-                "Give the new vectors a collection of their own, or drop this one first."
-            )
+            if found != spec:
+                raise SpecMismatchError(
+                    f"The collection {name} exists with {found.describe()}, not with {spec.describe()}. "
+                    "Give the new spec a collection of its own, or drop this one first."
+                )
+            lacking = {key: kind for key, kind in spec.indexes.items() if found.indexes.get(key) != kind}
+            if lacking:
+                collection = self._open(name)
+                self._will_change(name)
+                collection.add_indexes(lacking)
 
     def collections(self) -> dict[str, CollectionSpec]:
         """See :class:`~.port.VectorStore`."""
@@ -128,12 +131,17 @@ class EdgeStore(EdgeReads):
                 os.rename(path, dropped)  # gone at once, even if killed while the files go
                 shutil.rmtree(dropped, ignore_errors=True)
 
-    def upsert(self, name: str, points: Iterable[Point]) -> None:
+    def upsert(self, name: str, points: Iterable[Point], unless_newer: str | None = None) -> None:
         """See :class:`~.port.VectorStore`."""
         collection = self._open(name)
         checked = check_points(name, collection.spec, points)
-        if checked:
-            with self._lock:
+        if unless_newer is not None:
+            check_newer(name, collection.spec, checked, unless_newer)
+        with self._lock:
+            if unless_newer is not None:  # nobody else writes in between: the folder is this process's
+                ids = [] if collection.is_empty() else [point.id for point in checked]
+                checked = drop_older(checked, unless_newer, collection.values_of(ids, unless_newer))
+            if checked:
                 self._will_change(name)
                 collection.upsert(checked)
 
@@ -142,6 +150,7 @@ class EdgeStore(EdgeReads):
         if (ids is None) == (filter is None):
             raise BadInputError("delete takes either ids or a filter.")
         collection = self._open(name)
+        check_filter(name, collection.spec, filter)
         if ids is None or len(ids):
             with self._lock:
                 self._will_change(name)
@@ -179,13 +188,3 @@ class EdgeStore(EdgeReads):
             if not path.is_dir():
                 raise missing(name, self.collections())
             return self._opened.setdefault(name, self._opened.get(name) or EdgeCollection(path))
-
-
-def missing(name: str, known: Iterable[str]) -> CollectionMissingError:
-    """The error for a collection that is not there."""
-    return CollectionMissingError(f"There is no collection {name!r}; there are: {', '.join(known) or 'none'}.")
-
-
-def _describe(spec: CollectionSpec) -> str:
-    vectors = [f"{name} ({v.size} dimensions, {v.distance})" for name, v in sorted(spec.vectors.items())]
-    return "the vectors " + ", ".join(vectors) if vectors else "no vectors"

@@ -1,7 +1,8 @@
-"""One collection in a Qdrant Edge folder: the engine's traps are handled here and nowhere else.
+"""One collection in a Qdrant Edge folder: the engine's traps are handled here and in ``edge_models``, nowhere else.
 
-Edge wants at least one vector, so a payload-only collection declares an unused sparse one. ``retrieve`` drops
-duplicate ids and returns UUID objects; corrupt files raise Rust panics, which are no ``Exception``.
+``retrieve`` drops duplicate ids and returns UUID objects; corrupt files raise Rust panics, which are no ``Exception``.
+What the engine has no place for lies beside its files in ``pinfeather.json``: which keys are packed (its binding takes
+microseconds for every single payload value, see :class:`~.payload.Packing`), and which paths have an index.
 """
 
 from __future__ import annotations
@@ -9,42 +10,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import qdrant_edge as engine
 
-from .errors import BadInputError, StoreBusyError, StoreCorruptError, StoreError
-from .port import (
-    And,
-    CollectionSpec,
-    Condition,
-    FloatVector,
-    Hit,
-    Match,
-    Not,
-    Or,
-    PayloadFields,
-    Point,
-    Range,
-    VectorSpec,
-    check_id,
-)
+from .checks import check_id
+from .conditions import Condition
+from .edge_models import sparse_names, to_config, to_filter, to_index, to_point, to_sparse, vector_reader
+from .errors import StoreBusyError, StoreCorruptError, StoreError
+from .files import write_durably
+from .payload import Packing, Selection, path_of, select, selection
+from .points import CollectionSpec, FloatVector, Hit, IndexKind, Point, SparseVector, VectorSpec
+from .port import PayloadFields
+from .row_cache import CachedRow, RowCache
 
 CONFIG = "edge_config.json"
+SIDE_FILE = "pinfeather.json"
 BATCH = 500
 """Points of one engine call when writing."""
-
-_PLACEHOLDER = "none"
-_DISTANCES = {
-    "dot": engine.Distance.Dot,
-    "cosine": engine.Distance.Cosine,
-    "euclid": engine.Distance.Euclid,
-    "manhattan": engine.Distance.Manhattan,
-}
 
 
 @contextmanager
@@ -70,24 +57,41 @@ def engine_errors(what: str) -> Iterator[None]:
 
 
 def read_spec(path: Path) -> CollectionSpec:
-    """The spec of the collection in ``path``, from the engine's own configuration file."""
-    with engine_errors(f"Opening the collection folder {path}"):
-        try:
-            vectors = json.loads((path / CONFIG).read_text())["vectors"]
-            return CollectionSpec({n: VectorSpec(v["size"], v["distance"].lower()) for n, v in vectors.items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreCorruptError(
-                f"The collection folder {path} cannot be read: its {CONFIG} is missing or damaged ({error}). "
-                "Move the folder away and write the collection again, or restore it from a backup."
-            ) from error
+    """The spec of the collection in ``path``, from the engine's own configuration file and ours."""
+    reading = path / CONFIG
+    try:
+        config = json.loads(reading.read_text())
+        vectors = {n: VectorSpec(v["size"], v["distance"].lower()) for n, v in config["vectors"].items()}
+        sparse = sparse_names(config)
+        reading = path / SIDE_FILE
+        ours = json.loads(reading.read_text()) if reading.exists() else {"packed": [], "indexes": {}}
+        return CollectionSpec(vectors, sparse, tuple(ours["packed"]), dict(ours["indexes"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
+        raise StoreCorruptError(
+            f"The collection folder {path} cannot be read: its {reading.name} is missing or damaged ({error}). "
+            "Move the folder away and write the collection again, or restore it from a backup."
+        ) from error
+
+
+def _write_side_file(path: Path, spec: CollectionSpec) -> None:
+    if spec.packed or spec.indexes:
+        ours = {"packed": list(spec.packed), "indexes": dict(spec.indexes)}
+        write_durably(path / SIDE_FILE, json.dumps(ours, sort_keys=True))
 
 
 class EdgeCollection:
-    """An open collection; one process and one object at a time may have it open."""
+    """An open collection; one process and one object at a time may have it open.
 
-    def __init__(self, path: Path) -> None:
+    :param cache: keeps rows that were read. Only for a folder that nobody writes to, such as a publication's copy.
+    """
+
+    def __init__(self, path: Path, cache: RowCache | None = None) -> None:
         self.path = path
         self.spec = read_spec(path)
+        self._packing = Packing(self.spec.packed)
+        self._vectors = vector_reader(self.spec)
+        self._dense = list(self.spec.vectors)
+        self._rows = None if cache is None else cache.rows_of(self)
         with engine_errors(f"Opening the collection folder {path}"):
             self._shard = engine.EdgeShard.load(str(path))
 
@@ -98,18 +102,12 @@ class EdgeCollection:
         shutil.rmtree(building, ignore_errors=True)
         with engine_errors(f"Making the collection folder {path}"):
             building.mkdir(parents=True)
-            vectors = {
-                name: engine.EdgeVectorParams(vector.size, _DISTANCES[vector.distance])
-                for name, vector in spec.vectors.items()
-            }
-            config = (
-                engine.EdgeConfig(vectors=vectors)
-                if vectors
-                else engine.EdgeConfig(sparse_vectors={_PLACEHOLDER: engine.EdgeSparseVectorParams()})
-            )
-            shard = engine.EdgeShard.create(str(building), config)
+            shard = engine.EdgeShard.create(str(building), to_config(spec))
+            for field, kind in spec.indexes.items():
+                shard.update(to_index(field, kind))
             shard.flush()
             shard.close()
+            _write_side_file(building, spec)
             os.rename(building, path)
         return cls(path)
 
@@ -123,14 +121,26 @@ class EdgeCollection:
         with engine_errors(f"Flushing the collection folder {self.path}"):
             self._shard.flush()
 
+    def add_indexes(self, indexes: Mapping[str, IndexKind]) -> None:
+        """Make payload indexes over the points that are there; one of another kind is replaced."""
+        with engine_errors(f"Indexing {self.path}"):
+            for field, kind in indexes.items():
+                self._shard.update(to_index(field, kind))
+            self._shard.flush()
+            self.spec = replace(self.spec, indexes={**self.spec.indexes, **indexes})
+            _write_side_file(self.path, self.spec)
+
+    def is_empty(self) -> bool:
+        """Whether it holds no point; costs next to nothing."""
+        with engine_errors(f"Reading from {self.path}"):
+            return self._shard.info().points_count == 0
+
     def upsert(self, points: Sequence[Point]) -> None:
         """Write checked points in batches."""
+        pack = self._packing.pack
         with engine_errors(f"Writing to {self.path}"):
             for start in range(0, len(points), BATCH):
-                batch = [
-                    engine.Point(p.id, {n: v.tolist() for n, v in p.vectors.items()}, p.payload)
-                    for p in points[start : start + BATCH]
-                ]
+                batch = [to_point(point, pack(point.payload)) for point in points[start : start + BATCH]]
                 self._shard.update(engine.UpdateOperation.upsert_points(batch))
 
     def delete(self, ids: Sequence[str] | None, condition: Condition | None) -> None:
@@ -140,33 +150,62 @@ class EdgeCollection:
                 for start in range(0, len(ids), BATCH):
                     batch: list[Any] = [check_id(i) for i in ids[start : start + BATCH]]
                     self._shard.update(engine.UpdateOperation.delete_points(batch))
-            if condition is not None:
-                self._shard.update(engine.UpdateOperation.delete_points_by_filter(_filter(condition)))
+            matching = to_filter(condition)
+            if matching is not None:
+                self._shard.update(engine.UpdateOperation.delete_points_by_filter(matching))
+
+    def values_of(self, ids: Sequence[str], key: str) -> dict[str, Any]:
+        """What the points of ``ids`` hold under a top-level key that is not packed, by point id."""
+        found = self._read(ids, [path_of(key)], False)
+        return {point.id: point.payload.get(key) for point in found.values()}
 
     def get_many(self, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
         """Points in the order asked; duplicates are one shared object."""
-        wanted: list[Any] = list(dict.fromkeys(ids))
+        found = self._read if self._rows is None else self._cached
+        points = found(list(dict.fromkeys(ids)), with_payload, with_vectors)
+        return [points.get(point_id) for point_id in ids]
+
+    def _read(self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> dict[str, Point]:
+        """The points that there are of distinct ids, by the id as it was given."""
         if not wanted:
-            return []
+            return {}
+        fields, parts = self._fields(with_payload)
         with engine_errors(f"Reading from {self.path}"):
             try:
                 # The engine ignores these two as keywords.
-                records = self._shard.retrieve(wanted, _fields(with_payload), with_vectors)
+                records = self._shard.retrieve(list(wanted), fields, self._vector_names(with_vectors))
             except (TypeError, ValueError):
                 for point_id in wanted:
                     check_id(point_id)
                 raise
-            points = [Point(str(r.id), r.payload or {}, _arrays(r.vector) if with_vectors else {}) for r in records]
+            points = [self._point(record, parts) for record in records]
         found = {point.id: point for point in points}
-        if len(found) < len(wanted):
-            for point_id in wanted:
-                if point_id not in found and (canonical := check_id(point_id)) in found:
-                    found[point_id] = found[canonical]
-        return [found.get(point_id) for point_id in ids]
+        for point_id in [point_id for point_id in wanted if point_id not in found]:
+            if (canonical := check_id(point_id)) in found:
+                found[point_id] = found[canonical]
+        return found
+
+    def _cached(self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> dict[str, Point]:
+        """The same as :meth:`_read`, with whole rows from the cache where they were read before."""
+        assert self._rows is not None
+        with_vectors = with_vectors and bool(self._dense)
+        rows = self._rows.find(wanted, with_vectors)
+        missing = [point_id for point_id in wanted if point_id not in rows]
+        if missing:
+            found = self._read(missing, True, with_vectors)
+            fresh = {point_id: CachedRow.of(found.get(point_id), with_vectors) for point_id in missing}
+            self._rows.keep(fresh)
+            rows.update(fresh)
+        parts = None if isinstance(with_payload, bool) else selection(with_payload)
+        return {
+            point_id: row.point(with_payload is True, parts, with_vectors)
+            for point_id, row in rows.items()
+            if row.payload is not None
+        }
 
     def search(
         self,
-        vector: FloatVector,
+        vector: FloatVector | SparseVector,
         limit: int,
         using: str,
         condition: Condition | None,
@@ -175,24 +214,25 @@ class EdgeCollection:
         exact: bool,
     ) -> list[Hit]:
         """The nearest points to a checked vector, nearest first."""
+        query: Any = to_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
+        fields, parts = self._fields(with_payload)
         request = engine.QueryRequest(
             limit=limit,
-            query=engine.Query.Nearest(vector.tolist(), using=using),
-            filter=None if condition is None else _filter(condition),
-            with_payload=_fields(with_payload),
-            with_vector=with_vectors,
+            query=engine.Query.Nearest(query, using=using),
+            filter=to_filter(condition),
+            with_payload=fields,
+            with_vector=self._vector_names(with_vectors),
             params=engine.SearchParams(exact=True) if exact else None,
         )
         with engine_errors(f"Searching {self.path}"):
             hits = self._shard.query(request)
-            return [Hit(str(h.id), h.score, h.payload or {}, _arrays(h.vector)) for h in hits]
+            points = [self._point(hit, parts) for hit in hits]
+            return [Hit(p.id, hit.score, p.payload, p.vectors) for p, hit in zip(points, hits, strict=True)]
 
     def count(self, condition: Condition | None) -> int:
         """The exact number of points."""
         with engine_errors(f"Counting in {self.path}"):
-            return self._shard.count(
-                engine.CountRequest(exact=True, filter=None if condition is None else _filter(condition))
-            )
+            return self._shard.count(engine.CountRequest(exact=True, filter=to_filter(condition)))
 
     def scroll(
         self,
@@ -203,58 +243,33 @@ class EdgeCollection:
         with_vectors: bool,
     ) -> tuple[list[Point], str | None]:
         """One page in id order, and where the next one starts."""
+        fields, parts = self._fields(with_payload)
         request = engine.ScrollRequest(
             offset=None if after is None else check_id(after),
             limit=limit,
-            filter=None if condition is None else _filter(condition),
-            with_payload=_fields(with_payload),
-            with_vector=with_vectors,
+            filter=to_filter(condition),
+            with_payload=fields,
+            with_vector=self._vector_names(with_vectors),
         )
         with engine_errors(f"Reading from {self.path}"):
             records, following = self._shard.scroll(request)
-            points = [Point(str(r.id), r.payload or {}, _arrays(r.vector)) for r in records]
+            points = [self._point(record, parts) for record in records]
         return points, None if following is None else str(following)
 
+    def _fields(self, with_payload: PayloadFields) -> tuple[bool | list[str], Selection | None]:
+        """What to ask the engine for, and what to select of it once it is unpacked (None: all)."""
+        if isinstance(with_payload, bool):
+            return with_payload, None
+        wanted = selection(with_payload)
+        if self._packing.keys.isdisjoint(wanted):
+            return list(with_payload), None
+        return self._packing.fields(with_payload), wanted
 
-def _fields(with_payload: PayloadFields) -> bool | list[str]:
-    return with_payload if isinstance(with_payload, bool) else list(with_payload)
+    def _vector_names(self, with_vectors: bool) -> bool | list[str]:
+        return self._dense if with_vectors and self._dense else False
 
-
-def _arrays(vectors: Any) -> dict[str, FloatVector]:
-    if not vectors:
-        return {}
-    return {name: np.asarray(values, dtype=np.float32) for name, values in vectors.items()}
-
-
-def _filter(condition: Condition) -> engine.Filter:
-    match condition:
-        case And(conditions):
-            return engine.Filter(must=[_filter(c) for c in conditions])
-        case Or(()):
-            return engine.Filter(must=[engine.HasIdCondition(set())])  # an empty "should" would match everything
-        case Or(conditions):
-            return engine.Filter(should=[_filter(c) for c in conditions])
-        case Not(inner):
-            return engine.Filter(must_not=[_filter(inner)])
-        case Match(key, None, any_of) if any_of and {type(value) for value in any_of} not in ({str}, {int}):
-            return _filter(Or(tuple(Match(key, value) for value in any_of)))
-        case Match() | Range():
-            return engine.Filter(must=[_field_condition(condition)])
-        case _:
-            raise BadInputError(f"A filter is made of Match, Range, And, Or and Not, not of {condition!r}.")
-
-
-def _field_condition(condition: Match | Range) -> engine.FieldCondition:
-    if isinstance(condition, Range):
-        bounds = engine.RangeFloat(gte=condition.gte, gt=condition.gt, lte=condition.lte, lt=condition.lt)
-        return engine.FieldCondition(condition.key, range=bounds)
-    if condition.any_of is not None:
-        values: list[Any] = list(condition.any_of)
-        return engine.FieldCondition(condition.key, match=engine.MatchAny(values))
-    if isinstance(condition.value, float):
-        equal = engine.RangeFloat(gte=condition.value, lte=condition.value)
-        return engine.FieldCondition(condition.key, range=equal)
-    value: Any = condition.value
-    if isinstance(value, bool):
-        value = np.bool_(value)  # the binding takes Python's True for the number 1
-    return engine.FieldCondition(condition.key, match=engine.MatchValue(value))
+    def _point(self, record: engine.Record | engine.ScoredPoint, parts: Selection | None) -> Point:
+        payload = self._packing.unpack(record.payload or {})
+        if parts is not None:
+            payload = select(payload, parts)
+        return Point(str(record.id), payload, self._vectors(record.vector))

@@ -1,5 +1,7 @@
 """Errors of the vector stores. Each message says what was given, what is allowed and what to do next."""
 
+from collections.abc import Iterable
+
 
 class StoreError(Exception):
     """A store could not do what was asked; the message is meant for the user. Base of all errors in this folder."""
@@ -27,3 +29,16 @@ class StoreCorruptError(StoreError):
 
 class NoPublicationError(StoreError):
     """Nothing was published yet, so there is nothing to read."""
+
+
+class StoreUnavailableError(StoreError):
+    """A server did not answer, or only with errors that pass; the call may be repeated, half-done or not."""
+
+
+class StoreAccessError(StoreError):
+    """A server refuses the api_key, or wants one."""
+
+
+def missing(name: str, known: Iterable[str]) -> CollectionMissingError:
+    """The error for a collection that is not there."""
+    return CollectionMissingError(f"There is no collection {name!r}; there are: {', '.join(known) or 'none'}.")

@@ -1,4 +1,4 @@
-"""Files: sparse copies, copies that share big data, durable writes, locks, and private folders of a process."""
+"""Files: copies that write little, copies that share big data, durable writes, locks, private folders of a process."""
 
 from __future__ import annotations
 
@@ -8,60 +8,115 @@ import os
 import re
 import shutil
 import tempfile
-import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _BIG_DATA = re.compile(r"(chunk_\d+\.mmap|page_\d+\.dat)")
 """The engine changes these on upserts only, so readers may share them; it overlooks symlinks, hence hard links."""
 _BLOCK = 1 << 20
-_STALE_SECONDS = 60.0
+_PAGE = 4096
+_FICLONE = 0x40049409
+"""Linux: let a file share all blocks of another one until either is written to."""
 
 
 def copy_sparse(source: Path, target: Path, durable: bool = True) -> None:
-    """Copy one file without filling its holes (the engine preallocates 32 MB each); ``durable`` also fsyncs it."""
-    with open(source, "rb") as reading, open(target, "wb") as writing:
-        size = os.fstat(reading.fileno()).st_size
+    """Make ``target`` equal to ``source``; ``durable`` also fsyncs it.
+
+    Holes stay holes (the engine preallocates 32 MB a file), a file system that can lets both share their blocks, and
+    where there is a file already, only the pages that differ are written.
+    """
+    with open(source, "rb", buffering=0) as reading:
+        writing = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            _copy_extents(reading.fileno(), writing.fileno(), size)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise
-            shutil.copyfileobj(reading, writing, _BLOCK)  # a file system without holes
-        writing.truncate(size)
-        if durable:
-            os.fsync(writing.fileno())
+            size, before = os.fstat(reading.fileno()).st_size, os.fstat(writing).st_size
+            changed = size != before
+            if changed:
+                os.ftruncate(writing, size)
+            if size:
+                changed |= _clone(reading.fileno(), writing) or _copy_data(reading.fileno(), writing, size)
+            if durable and (changed or not before):
+                os.fsync(writing)
+        finally:
+            os.close(writing)
 
 
-def _copy_extents(reading: int, writing: int, size: int) -> None:
-    position = 0
+def _clone(reading: int, writing: int) -> bool:
+    try:
+        fcntl.ioctl(writing, _FICLONE, reading)
+    except OSError:  # most file systems cannot
+        return False
+    return True
+
+
+def _copy_data(reading: int, writing: int, size: int) -> bool:
+    """Write what differs; whether anything did."""
+    changed, position = False, 0
     while position < size:
-        try:
-            start = os.lseek(reading, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole until the end
-                return
-            raise
-        position = os.lseek(reading, start, os.SEEK_HOLE)
-        while start < position:
-            block = os.pread(reading, min(_BLOCK, position - start), start)
-            if not block:
-                return
-            os.pwrite(writing, block, start)
-            start += len(block)
+        position = min(_next_data(reading, position, size), _next_data(writing, position, size))
+        wanted = os.pread(reading, _BLOCK, position)
+        if not wanted:
+            break
+        found = os.pread(writing, len(wanted), position)
+        if wanted != found:
+            changed = True
+            for start, stop in _differences(wanted, found):
+                while start < stop:  # a nearly full disk may take a part
+                    start += os.pwrite(writing, wanted[start:stop], position + start)
+        position += len(wanted)
+    return changed
+
+
+def _next_data(fd: int, position: int, size: int) -> int:
+    try:
+        return os.lseek(fd, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole until the end
+            return size
+        if error.errno in (errno.EINVAL, errno.ENOTSUP):  # a file system without holes
+            return position
+        raise
+
+
+def _differences(wanted: bytes, found: bytes) -> Iterator[tuple[int, int]]:
+    """Runs of pages that differ, as (start, stop)."""
+    start = None
+    for page in range(0, len(wanted), _PAGE):
+        same = wanted[page : page + _PAGE] == found[page : page + _PAGE]
+        if same and start is not None:
+            yield start, page
+            start = None
+        elif not same and start is None:
+            start = page
+    if start is not None:
+        yield start, len(wanted)
 
 
 def copy_tree(source: Path, target: Path, skip: frozenset[str] = frozenset()) -> None:
-    """A durable sparse copy of a folder, without the top-level entries named in ``skip``."""
-    target.mkdir(parents=True)
-    for entry in sorted(source.iterdir()):
-        if entry.name in skip:
-            continue
+    """Make ``target`` a durable copy of a folder, without the top-level entries named in ``skip``.
+
+    What is there already is brought up to date by :func:`copy_sparse`; nobody else may be using it.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    wanted = {entry.name: entry for entry in sorted(source.iterdir()) if entry.name not in skip}
+    for found in list(target.iterdir()):
+        if found.name not in wanted or found.is_dir() != wanted[found.name].is_dir():
+            remove(found)
+    for name, entry in wanted.items():
         if entry.is_dir():
-            copy_tree(entry, target / entry.name)
+            copy_tree(entry, target / name)
         else:
-            copy_sparse(entry, target / entry.name)
+            copy_sparse(entry, target / name)
     fsync_folder(target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; nothing happens if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def shadow_tree(source: Path, target: Path) -> None:
@@ -125,14 +180,26 @@ def lock_exclusive(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(path)  # gone meanwhile: whoever removed it had it locked before us
     except OSError:
         os.close(fd)
         return None
     return fd
 
 
+def close_locks(writer: Path) -> None:
+    """In a forked child: close what the parent's engine holds locked under ``writer``, folders called ``wal``."""
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if target.startswith(f"{writer}{os.sep}") and target.endswith(f"{os.sep}wal"):
+                os.close(int(name))
+        except OSError:
+            continue  # the listing's own, closed already
+
+
 class PrivateFolder:
-    """A folder of this process alone, removed on :meth:`close`, at exit, or by the next one if it was killed.
+    """A folder of this process alone, removed when nobody refers to it, at exit, or by others if it was killed.
 
     :param preferred: make it in this folder, so that big data can be linked; a temporary one if that is not writable.
     """
@@ -140,32 +207,46 @@ class PrivateFolder:
     def __init__(self, preferred: Path) -> None:
         try:
             preferred.mkdir(exist_ok=True)
-            _sweep(preferred)
-            self.path = Path(tempfile.mkdtemp(dir=preferred))
+            sweep(preferred)
+            with _locked(preferred):
+                self.path, lock = _make_private(Path(tempfile.mkdtemp(dir=preferred)))
         except OSError:
-            self.path = Path(tempfile.mkdtemp(prefix="edge-reader-"))
-        self._fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self._remove = weakref.finalize(self, _remove_private, self.path, self._fd, os.getpid())
-
-    def close(self) -> None:
-        """Remove the folder; may be called twice."""
-        self._remove()
+            self.path, lock = _make_private(Path(tempfile.mkdtemp(prefix="edge-reader-")))
+        weakref.finalize(self, _remove_private, self.path, lock, os.getpid())
 
 
-def _remove_private(path: Path, fd: int, owner: int) -> None:
+def sweep(base: Path) -> None:
+    """Remove the private folders under ``base`` whose processes were killed; those that are not ours to remove stay."""
+    dead: list[tuple[Path, int]] = []
+    with suppress(OSError), _locked(base):  # whoever makes one holds this until its own lock is taken
+        for folder in base.iterdir():
+            with suppress(OSError):
+                (folder / ".lock").touch()  # its owner may have been killed before making it
+                lock = lock_exclusive(folder / ".lock")
+                if lock is not None:
+                    dead.append((folder, lock))
+    for folder, lock in dead:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_private(folder: Path) -> tuple[Path, int]:
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
+
+
+def _remove_private(path: Path, lock: int, owner: int) -> None:
     if os.getpid() == owner:  # not in a forked child, whose parent still uses it
         shutil.rmtree(path, ignore_errors=True)
-    os.close(fd)
+    os.close(lock)
 
 
-def _sweep(base: Path) -> None:
-    for folder in base.iterdir():
-        try:
-            recent = time.time() - folder.stat().st_mtime < _STALE_SECONDS  # perhaps not locked yet
-        except OSError:
-            continue
-        fd = None if recent else lock_exclusive(folder / ".lock")
-        if fd is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(fd)
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -56,7 +56,7 @@ class WriterLease:
         except OSError as error:
             raise StoreError(f"The lock file {self.path} cannot be opened for writing: {error.strerror}.") from error
         try:
-            self._wait(fd)
+            self._queue(fd)
             _write_holder(fd, self.purpose)
         except BaseException:
             os.close(fd)
@@ -64,8 +64,17 @@ class WriterLease:
         self._fd = fd
         _HELD.add(self)
 
-    def _wait(self, fd: int) -> None:
+    def _queue(self, fd: int) -> None:
+        """Wait for the queue, then in it for the lease: who gives it back and wants it again comes after the first."""
         give_up = time.monotonic() + self.timeout
+        queue = os.open(self.path.with_name(f"{self.path.name}.queue"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._wait(queue, give_up)
+            self._wait(fd, give_up)
+        finally:
+            os.close(queue)
+
+    def _wait(self, fd: int, give_up: float) -> None:
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

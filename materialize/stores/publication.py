@@ -10,6 +10,9 @@ A reader loads the newest publication and switches to a newer one with all colle
 
     reader = open_reader("data/online")
     reader.search("pins", query, limit=10)
+
+The two newest publications are kept. An older one goes when nobody reads it: whoever opens the writer or publishes
+removes it, and so does a reader when it has let it go. Its copies may be taken over by the next publication.
 """
 
 from __future__ import annotations
@@ -18,17 +21,21 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import published as disk
+from .conditions import Condition
 from .edge import EdgeReads, EdgeStore
 from .edge_collection import EdgeCollection
 from .errors import StoreError
-from .files import fsync_folder
+from .files import close_locks, fsync_folder
+from .following import look_now
 from .lease import WriterLease
-from .port import CollectionSpec, Condition, Point
+from .points import CollectionSpec, Point
+from .published import Published
 from .reader import Reader
 
 WRITER = "writer"
@@ -36,47 +43,62 @@ LOCK = "writer.lock"
 _DIRTY = ".dirty"
 
 
-def open_writer(root: str | Path, lock_timeout: float = 10.0, purpose: str = "materialize") -> Writer:
+def open_writer(
+    root: str | Path, lock_timeout: float = 10.0, purpose: str = "materialize", *, publishes: bool = True
+) -> Writer:
     """The writer of ``root``; made if need be. Within one process all callers share it, whoever closes last ends it.
 
     :param lock_timeout: seconds to wait for a writer in another process.
+    :param publishes: whether the caller publishes when its work is whole; meanwhile :attr:`Writer.owned` says so.
     :raises StoreBusyError: if that one does not finish in time; nothing was written.
     """
     path = Path(root).expanduser().resolve()
     with _path_lock(path):
-        shared = current_writer(path)
+        shared = current_writer(path, publishes=publishes)
         if shared is not None:
             return shared
         lease = WriterLease(path / LOCK, lock_timeout, purpose)
         lease.acquire()
         try:
             core = _WRITERS[path] = _WriterCore(path, lease)
-            return core.handle()
+            return core.handle(publishes)
         except BaseException:
             lease.release()
             raise
 
 
-def current_writer(root: str | Path) -> Writer | None:
+def current_writer(root: str | Path, *, publishes: bool = False) -> Writer | None:
     """A further handle on the writer of ``root`` if this process has it open, else None."""
     core = _WRITERS.get(Path(root).expanduser().resolve())
     if core is None or core.pid != os.getpid():
         return None
     with core.counting:
-        return core.handle() if core.handles else None
+        return core.handle(publishes) if core.handles else None
 
 
-def last_published(root: Path) -> int:
-    """The newest publication that this process made under ``root`` (an absolute path), 0 for none."""
-    return _PUBLISHED.get(root, 0)
+@contextmanager
+def own_writes(root: Path) -> Iterator[Writer | None]:
+    """The writer of ``root`` to read from, if this process has it open; it stays open for the block.
+
+    Other than a handle this does not keep the lease: when the last handle goes, no further block gets it.
+    """
+    core = _WRITERS.get(root)
+    if core is None or core.pid != os.getpid() or not core.begin_reading():
+        yield None
+        return
+    try:
+        yield Writer(core)
+    finally:
+        core.end_reading()
 
 
-def open_reader(root: str | Path) -> Reader:
+def open_reader(root: str | Path, cache_bytes: int = 0) -> Reader:
     """A reader of the newest publication under ``root``.
 
+    :param cache_bytes: see :class:`~.reader.Reader`.
     :raises NoPublicationError: if nothing was published there yet.
     """
-    return Reader(root)
+    return Reader(root, cache_bytes)
 
 
 class _WriterCore(EdgeStore):
@@ -86,9 +108,10 @@ class _WriterCore(EdgeStore):
         super().__init__(root / WRITER)
         self.root = root
         self.pid = os.getpid()
-        self.handles = 0
+        self.handles = self.owners = self.readers = 0
         self.counting = threading.RLock()
         self._lease = lease
+        self._newest: Published | None = None
         self._flags = self.path / _DIRTY
         self._flags.mkdir(exist_ok=True)
         for leftover in self.path.glob(".*"):  # of a writer that was killed while it made or dropped a collection
@@ -99,28 +122,43 @@ class _WriterCore(EdgeStore):
         self._dirty = {flag.name for flag in self._flags.iterdir()}
         disk.remove_old(root)
 
-    def handle(self) -> Writer:
+    def handle(self, publishes: bool) -> Writer:
         with self.counting:
             self.handles += 1
-            return Writer(self)
+            self.owners += publishes
+            return Writer(self, publishes)
 
-    def let_go(self) -> None:
+    def let_go(self, publishes: bool) -> None:
         with self.counting:
             self.handles -= 1
-            if self.handles:
-                return
-            try:
-                self.close()
-            finally:
-                _WRITERS.pop(self.root, None)
-                self._lease.release()
+            self.owners -= publishes
+            self._end_if_unused()
+
+    def begin_reading(self) -> bool:
+        with self.counting:
+            self.readers += self.handles > 0
+            return self.handles > 0
+
+    def end_reading(self) -> None:
+        with self.counting:
+            self.readers -= 1
+            self._end_if_unused()
+
+    def _end_if_unused(self) -> None:
+        if self.handles or self.readers:
+            return
+        try:
+            self.close()
+        finally:
+            _WRITERS.pop(self.root, None)
+            self._lease.release()
 
     def publish(self, release: dict[str, Any] | None) -> int:
         with self._lock:
             for name in self._dirty & self.collections().keys():
                 self._open(name)  # a killed writer's changes are in the write-ahead log until it is opened
             self.flush()
-            last = disk.newest(self.root)
+            last = self.newest()
             specs = self.collections()
             earlier = last.collections if last else {}
             recorded = disk.recorded_number(self.path)
@@ -131,14 +169,29 @@ class _WriterCore(EdgeStore):
             release = release if release is not None else (last.release if last else None)
             if last and unchanged.keys() == specs.keys() == earlier.keys() and release == last.release:
                 return last.number
-            now = disk.write_publication(self.root, self.path, specs, unchanged, _plain_json(release), recorded)
+            release = _plain_json(release)
+            try:
+                now = disk.write_publication(self.root, self.path, specs, unchanged, release, recorded)
+            except OSError as error:  # a full disk, most often
+                disk.remove_old(self.root)
+                raise StoreError(
+                    f"Nothing was published under {self.root}: {error.strerror} ({error.filename or self.path}). "
+                    "What was written is kept, and readers go on as before. Make room, then publish again."
+                ) from error
             disk.record_number(self.path, now.number)
             for name in self._dirty:
                 (self._flags / name).unlink(missing_ok=True)
             self._dirty.clear()
-            _PUBLISHED[self.root] = now.number
+            self._newest = now
             disk.remove_old(self.root)
             return now.number
+
+    def newest(self) -> Published | None:
+        """The newest publication; nobody else makes one while this process has the lease."""
+        number = disk.newest_number(self.root)
+        if number is None or self._newest is None or self._newest.number != number:
+            self._newest = disk.newest(self.root)
+        return self._newest
 
     def _will_change(self, name: str) -> None:
         # On disk before the change: a killed writer's changes are published by the next one.
@@ -158,23 +211,27 @@ def _plain_json(release: dict[str, Any] | None) -> dict[str, Any] | None:
 class Writer(EdgeReads):
     """A :class:`~.port.VectorStore` that reads its own writes; others see them after :meth:`publish`."""
 
-    def __init__(self, core: _WriterCore) -> None:
+    def __init__(self, core: _WriterCore, publishes: bool = False) -> None:
         self._core: _WriterCore | None = core
+        self._publishes = publishes
         self.root = core.root
 
     def publish(self, release: dict[str, Any] | None = None) -> int:
         """Let readers see everything written so far; returns the publication's number.
 
-        Without a change since the last publication nothing is made and its number comes back.
+        Without a change since the last publication nothing is made and its number comes back. Other sessions of this
+        process have switched when this returns, those of other processes within two seconds.
 
         :param release: put into the publication for readers; None keeps the former one.
         """
-        return self._shared().publish(release)
+        number = self._shared().publish(release)
+        look_now(self.root)
+        return number
 
     @property
     def release(self) -> dict[str, Any] | None:
         """The release of the newest publication."""
-        last = disk.newest(self.root)
+        last = self._shared().newest()
         return last.release if last else None
 
     @property
@@ -183,9 +240,9 @@ class Writer(EdgeReads):
         return disk.newest_number(self.root) or 0
 
     @property
-    def handles(self) -> int:
-        """How many handles this process has on the writer, this one included."""
-        return self._shared().handles
+    def owned(self) -> bool:
+        """Whether somebody in this process has it open who publishes when their work is whole."""
+        return self._shared().owners > 0
 
     def create(self, name: str, spec: CollectionSpec) -> None:
         """See :class:`~.port.VectorStore`."""
@@ -199,9 +256,9 @@ class Writer(EdgeReads):
         """See :class:`~.port.VectorStore`."""
         self._shared().drop(name)
 
-    def upsert(self, name: str, points: Iterable[Point]) -> None:
+    def upsert(self, name: str, points: Iterable[Point], unless_newer: str | None = None) -> None:
         """See :class:`~.port.VectorStore`."""
-        self._shared().upsert(name, points)
+        self._shared().upsert(name, points, unless_newer)
 
     def delete(self, name: str, ids: Sequence[str] | None = None, filter: Condition | None = None) -> None:
         """See :class:`~.port.VectorStore`."""
@@ -215,7 +272,7 @@ class Writer(EdgeReads):
         """Give this handle back; the last one flushes, and frees the lease. Does not publish."""
         core, self._core = self._core, None
         if core is not None and core.pid == os.getpid():
-            core.let_go()
+            core.let_go(self._publishes)
 
     def __enter__(self) -> Writer:
         return self
@@ -236,7 +293,6 @@ class Writer(EdgeReads):
 
 _WRITERS: dict[Path, _WriterCore] = {}
 _PATH_LOCKS: dict[Path, threading.Lock] = {}
-_PUBLISHED: dict[Path, int] = {}
 
 
 def _path_lock(path: Path) -> threading.Lock:
@@ -245,6 +301,9 @@ def _path_lock(path: Path) -> threading.Lock:
 
 def _after_fork() -> None:
     # A child must neither use the parent's engine nor let it be collected, which would flush into the parent's files.
+    # The engine's locks came along with its open files: held here, they would outlive the parent's writer.
+    for core in _WRITERS.values():
+        close_locks(core.path)
     _PARENTS.append(dict(_WRITERS))
     _WRITERS.clear()
     _PATH_LOCKS.clear()

@@ -6,6 +6,7 @@
     publications/000007/.pins.lock     readers of that copy hold it locked
     publications/000007/publication.json   the marker: all collections, unchanged ones by reference, and the release
     writer/.published                 the writer's record of the number that it published last
+    readers/                          private copies of the readers' processes
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +23,11 @@ from typing import Any
 
 from .edge_collection import CONFIG
 from .errors import StoreCorruptError, StoreError
-from .files import copy_tree, fsync_folder, lock_exclusive, write_durably
-from .port import CollectionSpec
+from .files import copy_tree, fsync_folder, lock_exclusive, sweep, write_durably
+from .points import CollectionSpec
 
 FOLDER = "publications"
+READERS = "readers"
 MARKER = "publication.json"
 RECORD = ".published"
 KEPT = 2
@@ -60,6 +63,8 @@ def numbers(root: Path) -> list[int]:
         return sorted(int(p.name) for p in (root / FOLDER).iterdir() if p.name.isdecimal())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StoreError(f"The store folder {root} cannot be read: {error.strerror}. Give another path.") from error
 
 
 def folder(root: Path, number: int) -> Path:
@@ -115,9 +120,12 @@ def write_publication(
 ) -> Published:
     """Copy the flushed collections of ``writer`` into a new publication and mark it complete.
 
+    A copy that nobody reads any more is brought up to date rather than made anew, so that little is written.
+
     :param unchanged: collections not copied but referred to, with the folder of their earlier copy.
     :param after: the number is higher than this one too, which a reader may hold although its folder was removed.
     """
+    last = newest(root)
     number = max([after, *numbers(root)]) + 1
     target = folder(root, number)
     target.mkdir(parents=True)
@@ -126,6 +134,8 @@ def write_publication(
         if name in unchanged:
             places[name] = unchanged[name]
             continue
+        if last is not None:
+            _reuse_old_copy(root, name, last, target / name)
         copy_tree(writer / name, target / name, skip=frozenset({"wal", CONFIG}))
         config = json.loads((writer / name / CONFIG).read_text())
         config["wal_enabled"] = False  # the engine locks a write-ahead log for one process
@@ -137,6 +147,24 @@ def write_publication(
     published = Published(number, now, places, dict(specs), release)
     write_durably(target / MARKER, published.to_json())
     return published
+
+
+def _reuse_old_copy(root: Path, name: str, last: Published, target: Path) -> None:
+    """Move the copy of a publication before ``last`` to ``target``, if there is one that nobody reads."""
+    for number in reversed([n for n in numbers(root) if n < last.number]):
+        copy = folder(root, number) / name
+        if f"{copy.parent.name}/{name}" in last.collections.values() or not copy.is_dir():
+            continue
+        fd = lock_exclusive(lock_file(copy))
+        if fd is None:
+            continue
+        try:
+            (copy.parent / MARKER).unlink(missing_ok=True)  # no longer complete
+            os.rename(copy, target)
+            lock_file(copy).unlink()
+        finally:
+            os.close(fd)
+        return
 
 
 def has_copy(root: Path, place: str) -> bool:
@@ -164,30 +192,53 @@ def record_number(writer: Path, number: int) -> None:
 def remove_old(root: Path) -> None:
     """Remove what neither the newest publications refer to nor a reader has locked, half-written ones included.
 
-    Only the holder of the writer lease may call it.
+    Only the holder of the writer lease may call it. Private copies of killed readers go too.
     """
+    _remove(root, numbers(root), unlocked=True)
+    sweep(root / READERS)
+
+
+def remove_unread(root: Path) -> None:
+    """What a reader does when it has let a publication go: :func:`remove_old`, but for what may be being written.
+
+    Nothing happens where that is not allowed.
+    """
+    with suppress(OSError, StoreError):
+        last = newest_number(root) or 0
+        _remove(root, [n for n in numbers(root) if n < last], unlocked=False)
+
+
+def _remove(root: Path, candidates: Sequence[int], unlocked: bool) -> None:
     complete = [n for n in numbers(root) if (folder(root, n) / MARKER).exists()]
     keep = complete[-KEPT:]
     needed: set[str] = set()
     for number in keep:
         marker = read_marker(root, number)
         needed.update(marker.collections.values() if marker else ())
-    for number in numbers(root):
+    for number in candidates:
         path = folder(root, number)
         if number not in keep:
             (path / MARKER).unlink(missing_ok=True)  # first, so that nobody opens what is about to go
-        for copy in [p for p in path.iterdir() if p.is_dir()]:
+        for copy in _copies(path):
             if f"{path.name}/{copy.name}" not in needed:
-                _remove_copy(copy)
-        if number not in keep and not any(p.is_dir() for p in path.iterdir()):
+                _remove_copy(copy, unlocked)
+        if number not in keep and not _copies(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove_copy(copy: Path) -> None:
+def _copies(path: Path) -> list[Path]:
+    try:
+        return [p for p in path.iterdir() if p.is_dir()]
+    except FileNotFoundError:  # another process removed it
+        return []
+
+
+def _remove_copy(copy: Path, unlocked: bool) -> None:
+    """Remove a copy that no reader has locked; ``unlocked``: also one without a lock file, as killed writers leave."""
     lock = lock_file(copy)
     fd = lock_exclusive(lock)
-    if fd is None and lock.exists():
-        return  # a reader has it
+    if fd is None and (lock.exists() or not unlocked):
+        return
     lock.unlink(missing_ok=True)
     shutil.rmtree(copy, ignore_errors=True)
     if fd is not None:

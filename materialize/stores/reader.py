@@ -1,6 +1,7 @@
 """Reading publications: any number of processes at once, none of them writing to what it reads.
 
 Loading a collection rewrites some small files, so each reader loads a private copy of those and shares the big ones.
+A :class:`Snapshot` is one publication and never changes; a :class:`Reader` goes from one to the next.
 """
 
 from __future__ import annotations
@@ -8,64 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import published as disk
-from .edge import EdgeReads, missing
+from .conditions import Condition
+from .edge import EdgeReads
 from .edge_collection import EdgeCollection
-from .errors import NoPublicationError, StoreCorruptError, StoreError
+from .errors import NoPublicationError, StoreCorruptError, StoreError, missing
 from .files import PrivateFolder, lock_shared, shadow_tree
-from .port import CollectionSpec, Condition, Point
+from .points import CollectionSpec, Point
 from .published import Published
-
-READERS = "readers"
-"""Private copies of the readers' processes, beside the publications."""
+from .row_cache import RowCache
 
 
-class Reader(EdgeReads):
-    """A read-only :class:`~.port.VectorStore` over one publication; :meth:`refresh` switches to the newest.
+class ReadOnly(EdgeReads):
+    """A :class:`~.port.VectorStore` that refuses to be written to."""
 
-    It loads private copies of the small files and shares the big ones, so any number of readers may run.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().resolve()
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-        self._private: PrivateFolder | None = None
-        self._copies: dict[str, _Copy] = {}
-        self._published = self._switch()
-        self._private = PrivateFolder(self.root / READERS)
-
-    @property
-    def number(self) -> int:
-        """The number of the publication that is read."""
-        return self._published.number
-
-    @property
-    def release(self) -> dict[str, Any] | None:
-        """The release in the publication that is read."""
-        return self._published.release
-
-    @property
-    def created_at(self) -> str:
-        """When the publication that is read was made, ISO 8601."""
-        return self._published.created_at
-
-    def refresh(self) -> bool:
-        """Switch to the newest publication, all collections at once; whether there was a newer one."""
-        if disk.newest_number(self.root) == self.number:
-            return False
-        with self._lock:
-            before = self.number
-            self._published = self._switch()
-            return self.number != before
-
-    def collections(self) -> dict[str, CollectionSpec]:
-        """See :class:`~.port.VectorStore`."""
-        return dict(sorted(self._published.specs.items()))
+    root: Path
 
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Refused: a reader never writes."""
@@ -75,7 +37,7 @@ class Reader(EdgeReads):
         """Refused: a reader never writes."""
         raise self._refusal()
 
-    def upsert(self, name: str, points: Iterable[Point]) -> None:
+    def upsert(self, name: str, points: Iterable[Point], unless_newer: str | None = None) -> None:
         """Refused: a reader never writes."""
         raise self._refusal()
 
@@ -86,13 +48,128 @@ class Reader(EdgeReads):
     def flush(self) -> None:
         """Nothing to do."""
 
+    def _refusal(self) -> StoreError:
+        return StoreError(f"A reader of {self.root} cannot write; use open_writer.")
+
+
+class Snapshot(ReadOnly):
+    """One publication; threads may share it. Its files stay until nobody refers to it, or :meth:`close`."""
+
+    def __init__(self, process: _Process, published: Published, copies: Mapping[str, _Copy]) -> None:
+        self.root = process.root
+        self.number = published.number
+        self.created_at = published.created_at
+        """When it was made, ISO 8601."""
+        self.release = published.release
+        self._published = published
+        self._pid = os.getpid()
+        self._open_parts: tuple[_Process, Mapping[str, _Copy]] | None = (process, copies)
+
+    @classmethod
+    def newest(cls, root: Path, cache_bytes: int) -> Snapshot:
+        """The newest publication, without anything of a former one; see :class:`Reader`."""
+        published, copies = _lock_newest(root, {})
+        return cls(_Process(root, cache_bytes), published, copies)
+
+    def newer(self) -> Snapshot | None:
+        """The newest publication, None if this is it.
+
+        Collections that have not changed are shared with this one, decoded rows included. Of the others, those that
+        were loaded here are loaded there, and so is what takes their place in the release.
+
+        :raises StoreCorruptError: if it is damaged; this one can still be read.
+        """
+        if disk.newest_number(self.root) == self.number:
+            return None
+        process, held = self._parts()
+        published, copies = _lock_newest(self.root, held)
+        if published.number == self.number:
+            return None
+        newer = Snapshot(process, published, copies)
+        newer.load(_successors(held, self.release, published.release) & copies.keys())
+        return newer
+
+    def load(self, names: Iterable[str]) -> None:
+        """Load collections now rather than when they are first read."""
+        for name in names:
+            self._open(name)
+
+    def collections(self) -> dict[str, CollectionSpec]:
+        """See :class:`~.port.VectorStore`."""
+        return dict(sorted(self._published.specs.items()))
+
     def close(self) -> None:
-        """Let the publication go and remove the private copies."""
+        """Let the publication go, what a newer one shares with it stays; remove what nobody reads any more."""
+        self._open_parts = None
+        disk.remove_unread(self.root)
+
+    def _parts(self) -> tuple[_Process, Mapping[str, _Copy]]:
+        if os.getpid() != self._pid:
+            raise StoreError(f"This reader of {self.root} was opened before a fork; open it in the new process.")
+        if self._open_parts is None:
+            raise StoreError(f"This reader of {self.root} was closed; open it again.")
+        return self._open_parts
+
+    def _open(self, name: str) -> EdgeCollection:
+        process, copies = self._parts()
+        if name not in copies:
+            raise missing(name, self.collections())
+        return copies[name].open(process)
+
+
+class Reader(ReadOnly):
+    """The newest publication at the time of opening or of the last :meth:`refresh`.
+
+    What a block of reads must see as one is read from a :meth:`snapshot`.
+
+    :param cache_bytes: decoded rows that are kept for the next time, 0 for none.
+    :raises NoPublicationError: if nothing was published yet.
+    """
+
+    def __init__(self, root: str | Path, cache_bytes: int = 0) -> None:
+        self.root = Path(root).expanduser().resolve()
+        self._lock = threading.Lock()
+        self._snapshot = Snapshot.newest(self.root, cache_bytes)
+
+    @property
+    def number(self) -> int:
+        """The number of the publication that is read."""
+        return self._snapshot.number
+
+    @property
+    def release(self) -> dict[str, Any] | None:
+        """The release in the publication that is read."""
+        return self._snapshot.release
+
+    @property
+    def created_at(self) -> str:
+        """When the publication that is read was made, ISO 8601."""
+        return self._snapshot.created_at
+
+    def snapshot(self) -> Snapshot:
+        """The publication that is read now; a later refresh does not change it."""
+        return self._snapshot
+
+    def refresh(self) -> bool:
+        """Switch to the newest publication, all collections at once; whether there was a newer one.
+
+        Reads go on over the former one until the newer one is loaded.
+        """
         with self._lock:
-            self._copies = {}
-            private, self._private = self._private, None
-            if private is not None:
-                private.close()
+            newer = self._snapshot.newer()
+            if newer is None:
+                return False
+            self._snapshot = newer
+            return True
+
+    def collections(self) -> dict[str, CollectionSpec]:
+        """See :class:`~.port.VectorStore`."""
+        return self._snapshot.collections()
+
+    def close(self) -> None:
+        """See :meth:`Snapshot.close`."""
+        with self._lock:
+            self._snapshot.close()
 
     def __enter__(self) -> Reader:
         return self
@@ -100,84 +177,100 @@ class Reader(EdgeReads):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _refusal(self) -> StoreError:
-        return StoreError(f"A reader of {self.root} cannot write; use open_writer.")
-
-    def _switch(self) -> Published:
-        failure: OSError | None = None
-        for _ in range(20):  # a publication may be removed between reading its marker and locking it
-            found = disk.newest(self.root)
-            if found is None:
-                raise NoPublicationError(f"There is no publication under {self.root} yet: write and publish first.")
-            try:
-                copies = {name: self._lock_copy(place) for name, place in found.collections.items()}
-            except OSError as error:
-                failure = error
-                continue
-            for name, copy in copies.items():
-                if name in self._copies and self._copies[name].loaded:
-                    copy.load(self._folder())  # before the switch: no request waits for it
-            self._copies = copies
-            return found
-        raise StoreCorruptError(
-            f"The newest publication under {self.root} lacks a collection it refers to ({failure}). Publish again."
-        )
-
-    def _lock_copy(self, place: str) -> _Copy:
-        for copy in self._copies.values():
-            if copy.place == place:
-                return copy
-        return _Copy(self.root / disk.FOLDER, place)
-
-    def _folder(self) -> Path:
-        if self._private is None:
-            raise StoreError(f"This reader of {self.root} was closed; open it again.")
-        return self._private.path
-
     def _open(self, name: str) -> EdgeCollection:
-        if os.getpid() != self._pid:
-            raise StoreError(f"This reader of {self.root} was opened before a fork; open it in the new process.")
-        copy = self._copies.get(name)
-        if copy is None or not copy.loaded:
-            with self._lock:
-                folder = self._folder()
-                copy = self._copies.get(name)
-                if copy is None:
-                    raise missing(name, self._published.collections)
-                return copy.load(folder)
-        return copy.load(Path())
+        return self._snapshot._open(name)
+
+
+class _Process:
+    """What all snapshots of one reader share: the private folder and the cache."""
+
+    def __init__(self, root: Path, cache_bytes: int) -> None:
+        self.root = root
+        self.private = PrivateFolder(root / disk.READERS)
+        self.cache = RowCache(cache_bytes) if cache_bytes > 0 else None
 
 
 class _Copy:
-    """A reader's hold on one published collection: locked from the start, loaded on first use."""
+    """A published collection: locked from the start, loaded on first use."""
 
-    def __init__(self, publications: Path, place: str) -> None:
+    def __init__(self, root: Path, place: str) -> None:
         self.place = place
-        self._source = publications / place
-        self._lock_fd = lock_shared(disk.lock_file(self._source))
-        self._pid = os.getpid()
-        self._shadow: Path | None = None
+        self._source = root / disk.FOLDER / place
+        self._hold = _Hold(lock_shared(disk.lock_file(self._source)))
+        self._loading = threading.Lock()
         self._collection: EdgeCollection | None = None
 
     @property
     def loaded(self) -> bool:
         return self._collection is not None
 
-    def load(self, private: Path) -> EdgeCollection:
+    def open(self, process: _Process) -> EdgeCollection:
         if self._collection is None:
-            self._shadow = private / self.place.replace("/", "-")
-            shutil.rmtree(self._shadow, ignore_errors=True)  # of a load that failed
-            try:
-                shadow_tree(self._source, self._shadow)
-            except OSError as error:
-                raise StoreError(f"The publication {self._source} cannot be read: {error}.") from error
-            self._collection = EdgeCollection(self._shadow)
+            with self._loading:
+                if self._collection is None:
+                    self._collection = self._load(process)
         return self._collection
 
+    def _load(self, process: _Process) -> EdgeCollection:
+        shadow = self._hold.shadow = process.private.path / self.place.replace("/", "-")
+        self._hold.private = process.private
+        shutil.rmtree(shadow, ignore_errors=True)  # of a load that failed
+        try:
+            shadow_tree(self._source, shadow)
+        except OSError as error:
+            raise StoreError(f"The publication {self._source} cannot be read: {error}.") from error
+        return _HeldCollection(shadow, process.cache, self._hold)
+
+
+class _HeldCollection(EdgeCollection):
+    """Keeps its files locked while a call uses it, even if its snapshot was let go meanwhile."""
+
+    def __init__(self, path: Path, cache: RowCache | None, hold: _Hold) -> None:
+        super().__init__(path, cache)
+        self._hold = hold
+
+
+class _Hold:
+    """The lock on a published copy and its private shadow, until nobody refers to it."""
+
+    def __init__(self, lock: int) -> None:
+        self._lock = lock
+        self._pid = os.getpid()
+        self.shadow: Path | None = None
+        self.private: PrivateFolder | None = None
+
     def __del__(self) -> None:
-        # A call that still uses the collection keeps it alive; its files are open, so they may be removed.
-        if getattr(self, "_lock_fd", None) is None:
-            return
-        os.close(self._lock_fd)
-        if self._shadow is not None and os.getpid() == self._pid:
-            shutil.rmtree(self._shadow, ignore_errors=True)
+        # Files that are still mapped may be removed, but not written to: the lock says when.
+        if self.shadow is not None and os.getpid() == self._pid:
+            shutil.rmtree(self.shadow, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _lock_newest(root: Path, known: Mapping[str, _Copy]) -> tuple[Published, dict[str, _Copy]]:
+    """The newest publication and its copies, those that are ``known`` taken from there."""
+    places = {copy.place: copy for copy in known.values()}
+    failure: OSError | None = None
+    for _ in range(20):  # a publication may be removed between reading its marker and locking it
+        found = disk.newest(root)
+        if found is None:
+            raise NoPublicationError(f"There is no publication under {root} yet: write and publish first.")
+        try:
+            return found, {name: places.get(at) or _Copy(root, at) for name, at in found.collections.items()}
+        except OSError as error:
+            failure = error
+    raise StoreCorruptError(
+        f"The newest publication under {root} lacks a collection it refers to ({failure}). Publish again."
+    )
+
+
+def _successors(
+    held: Mapping[str, _Copy], before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+) -> set[str]:
+    """Collections that are loaded, and those that take the place of one in the new release."""
+    loaded = {name for name, copy in held.items() if copy.loaded}
+    names = (after or {}).get("names") or {}
+    return loaded | {
+        names[public]
+        for public, name in ((before or {}).get("names") or {}).items()
+        if name in loaded and public in names
+    }

@@ -1,0 +1,315 @@
+"""Our Feast online store on an embedded folder beside Feast's own on SQLite, and the store's own reads and searches.
+
+Run from the checkout's root (about 4 minutes on 2 cores):
+
+    .venv/bin/python -m benchmarks.online_store
+
+A small run: ``--rows 2000 --requests 10 --vectors 5000 --rounds 1``. One feature view of 10 features, the last a vector
+of 384 numbers; the same rows for both stores, which take turns request by request. Writes are Feast's own call with
+rows as protos, ours with its publications, the best of ``--rounds`` into new stores. ``pins`` has ``vector_index``, so
+our store can search it by vector, by words and by filters on every feature; ``listed`` is the same without, as which
+Feast's store on SQLite keeps both. Reads are of ``pins``, as another process sees them (a publication), each
+request for other random entities: ``first`` has never read any of them, ``again`` has. ``arrays`` is what a service
+does instead of asking Feast: point ids, ``get_many``, one list per feature, one float32 matrix. Searches are exact,
+10 nearest of ``--vectors``, with payloads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import machine, save
+
+PACKAGES = ("feast", "qdrant-edge-py", "protobuf", "numpy")
+DIMENSION = 384
+SEED = 20
+SIZES = (1, 100, 500)
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+WORDS = ("walnut", "oak", "linen", "brass", "velvet", "rustic", "modern", "lamp", "sofa", "shelf", "garden", "basil")
+TYPES = {
+    "title": "string",
+    "lang": "string",
+    "country": "string",
+    "clicks": "int64",
+    "saves": "int64",
+    "rate": "float64",
+    "price": "float32",
+    "active": "bool",
+    "tags": "string_list",
+    "vector": "float32_list",
+}
+STORES = {
+    "sqlite": {"type": "sqlite", "path": "online.db"},
+    "ours": {"type": "materialize.online_store.PinfeatherOnlineStore", "path": "online"},
+}
+
+
+class Shop:
+    """A Feast repository in a folder with one of the two online stores."""
+
+    def __init__(self, root: Path, kind: str) -> None:
+        from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
+        from feast.types import Array, Bool, Float32, Float64, Int64, String
+        from feast.value_type import ValueType
+
+        root.mkdir(parents=True)
+        self.config = RepoConfig(
+            project="bench",
+            provider="local",
+            registry=str(root / "registry.db"),
+            repo_path=root,
+            online_store={**STORES[kind], "path": str(root / str(STORES[kind]["path"]))},
+            entity_key_serialization_version=3,
+        )
+        self.store = FeatureStore(config=self.config)
+        self.online = root / "online"
+        kinds = [String, String, String, Int64, Int64, Float64, Float32, Bool, Array(String), Array(Float32)]
+        fields = [Field(name=name, dtype=kind) for name, kind in zip(TYPES, kinds, strict=True)]
+        fields[-1] = Field(name="vector", dtype=Array(Float32), vector_index=True, vector_length=DIMENSION)
+        pin = Entity(name="pin_id", join_keys=["pin_id"], value_type=ValueType.STRING)
+        source = FileSource(name="none", path=str(root / "none.parquet"), timestamp_field="event_timestamp")
+        listed = [*fields[:-1], Field(name="vector", dtype=Array(Float32))]
+        self.views = {
+            name: FeatureView(name=name, entities=[pin], schema=schema, source=source, ttl=timedelta(0))
+            for name, schema in (("pins", fields), ("listed", listed))
+        }
+        self.store.registry.apply_entity(pin, "bench")
+        for view in self.views.values():
+            view.entity_columns.append(Field(name="pin_id", dtype=String))
+            self.store.registry.apply_feature_view(view, "bench")
+        self.store._get_provider().update_infra("bench", [], list(self.views.values()), [], [pin], False)
+
+    def write(self, view: str, rows: list[Any], batch: int) -> float:
+        """Rows per second."""
+        provider = self.store._get_provider()
+        start = perf_counter()
+        for first in range(0, len(rows), batch):
+            provider.online_write_batch(self.config, self.views[view], rows[first : first + batch], lambda _: None)
+        return len(rows) / (perf_counter() - start)
+
+    def read(self, pins: list[str]) -> dict[str, Any]:
+        """All 10 features of some pins, through Feast."""
+        features = [f"pins:{name}" for name in TYPES]
+        return self.store.get_online_features(features, [{"pin_id": pin} for pin in pins]).to_dict()
+
+
+def make_rows(count: int) -> list[Any]:
+    """What Feast gives to an online store, pin by pin."""
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import FloatList, StringList, Value
+
+    rng = np.random.default_rng(SEED)
+    rows = []
+    for number, vector in enumerate(unit_vectors(count)):
+        words = rng.choice(WORDS, 8).tolist()
+        values = {
+            "title": Value(string_val=" ".join(words[:5])),
+            "lang": Value(string_val=("en", "de", "fr", "pt")[number % 4]),
+            "country": Value(string_val=("US", "DE", "FR", "PT", "BR")[number % 5]),
+            "clicks": Value(int64_val=number % 1000),
+            "saves": Value(int64_val=int(rng.integers(100))),
+            "rate": Value(double_val=float(rng.random())),
+            "price": Value(float_val=float(rng.random() * 100)),
+            "active": Value(bool_val=number % 2 == 0),
+            "tags": Value(string_list_val=StringList(val=words[5:])),
+            "vector": Value(float_list_val=FloatList(val=vector.tolist())),
+        }
+        key = EntityKey(join_keys=["pin_id"], entity_values=[Value(string_val=f"pin-{number}")])
+        rows.append((key, values, NOON, NOON))
+    return rows
+
+
+def unit_vectors(count: int, seed: int = SEED) -> Any:
+    """Random directions, float32 [count, 384]."""
+    vectors = np.random.default_rng(seed).standard_normal((count, DIMENSION), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def milliseconds(times: list[float]) -> dict[str, float]:
+    """p50 and p99 of seconds."""
+    p50, p99 = np.percentile(times, [50, 99])
+    return {"p50_ms": round(float(p50) * 1e3, 2), "p99_ms": round(float(p99) * 1e3, 2)}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def requests(count: int, size: int, pins: int, seed: int) -> Iterator[list[str]]:
+    """Random pins, no pin twice until all were asked for."""
+    rng = np.random.default_rng(seed)
+    order = np.resize(rng.permutation(pins), count * size) if size > 1 else rng.permutation(pins)[:count]
+    for chosen in order.reshape(-1, size):
+        yield [f"pin-{number}" for number in chosen]
+
+
+def measure_writes(root: Path, rows: list[Any], options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Shop]]:
+    """Rows per second into new stores, and the stores of the last round."""
+    from materialize.stores.session import close_all
+
+    report: dict[str, Any] = {}
+    shops: dict[str, Shop] = {}
+    for turn in range(options.rounds):
+        for kind in STORES:
+            shop = shops[kind] = Shop(root / f"{kind}{turn}", kind)
+            for name in shop.views:
+                best = report.setdefault(name, {}).setdefault(kind, {})
+                for what in ("new", "again"):
+                    rate = shop.write(name, rows, options.batch)
+                    best[what] = max(best.get(what, 0), round(rate))
+        close_all()
+        if turn + 1 < options.rounds:
+            for shop in shops.values():
+                shutil.rmtree(shop.online.parent)
+    return report, shops
+
+
+def measure_reads(shops: dict[str, Shop], options: argparse.Namespace) -> dict[str, Any]:
+    """``get_online_features(...).to_dict()`` of both stores, taking turns."""
+    from materialize.stores.session import close_all
+
+    report: dict[str, Any] = {}
+    for size in SIZES:
+        close_all()  # a new reader: nothing decoded yet
+        times: dict[str, list[float]] = {kind: [] for kind in ("sqlite", "ours first", "ours again")}
+        for shop in shops.values():
+            shop.read(["pin-0"])
+        for pins in requests(options.requests, size, options.rows, seed=size):
+            answers = []
+            for kind, seconds in times.items():
+                start = perf_counter()
+                answers.append(shops[kind.split()[0]].read(pins))
+                seconds.append(perf_counter() - start)
+            if not answers[0] == answers[1] == answers[2]:
+                raise SystemExit(f"The stores disagree on {pins[:3]}...")
+        report[str(size)] = {kind: milliseconds(seconds) for kind, seconds in times.items()}
+    return report
+
+
+def read_arrays(store: Any, name: str, pins: list[str]) -> tuple[list[bool], dict[str, list[Any]], Any]:
+    """Mask of found pins, a list per feature, the vectors as float32 [pins, 384]."""
+    from materialize.stores import layout
+
+    points = store.get_many(name, layout.point_ids("bench", "pins", "pin_id", pins), ["f"], with_vectors=True)
+    features = {feature: layout.decode_feature(points, feature, kind) for feature, kind in list(TYPES.items())[:-1]}
+    return [point is not None for point in points], features, layout.stack_vectors(points, DIMENSION)
+
+
+def measure_arrays(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The direct read of arrays from the newest publication."""
+    from materialize.stores import layout
+    from materialize.stores.publication import open_reader
+
+    name = layout.view_collection("bench", "pins")
+    report: dict[str, Any] = {}
+    for size in SIZES:
+        times: dict[str, list[float]] = {"first": [], "again": []}
+        with open_reader(folder, cache_bytes=options.cache_mb << 20) as reader:
+            read_arrays(reader, name, ["pin-0"])
+            for pins in requests(options.requests, size, options.rows, seed=size):
+                for seconds in times.values():
+                    seconds.append(timed(lambda pins=pins: read_arrays(reader, name, pins)))
+        report[str(size)] = {kind: milliseconds(seconds) for kind, seconds in times.items()}
+    return report
+
+
+def measure_search(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Exact search with and without filters over payload indexes."""
+    from materialize.stores.edge import EdgeStore
+    from materialize.stores.port import And, CollectionSpec, Match, Not, Point, Range, VectorSpec
+
+    vectors, queries = unit_vectors(options.vectors), unit_vectors(options.requests + 3, SEED + 1)
+    store = EdgeStore(folder)
+    indexes: Any = {"f.lang": "keyword", "f.clicks": "integer"}
+    store.create("pins", CollectionSpec({"vector": VectorSpec(DIMENSION)}, indexes=indexes))
+    ids = np.random.default_rng(SEED).bytes(16 * options.vectors).hex()
+    seconds = 0.0
+    for first in range(0, options.vectors, 10_000):
+        points = [
+            Point(
+                ids[32 * n : 32 * n + 32],
+                {"f": {"lang": ("en", "de", "fr", "pt")[n % 4], "clicks": n % 1000, "title": " ".join(WORDS[:5])}},
+                {"vector": vectors[n]},
+            )
+            for n in range(first, min(first + 10_000, options.vectors))
+        ]
+        seconds += timed(lambda points=points: store.upsert("pins", points))
+    filters = {
+        "no filter": None,
+        "lang = en (25 %)": Match("f.lang", "en"),
+        "clicks < 100 (10 %)": Range("f.clicks", lt=100),
+        "lang in de, fr and clicks >= 500 (25 %)": And(
+            (Match("f.lang", any_of=["de", "fr"]), Range("f.clicks", gte=500))
+        ),
+        "lang != en (75 %)": Not(Match("f.lang", "en")),
+    }
+    times: dict[str, list[float]] = {name: [] for name in filters}
+    for query in queries:
+        for name, condition in filters.items():
+            search = lambda query=query, condition=condition: store.search(  # noqa: E731
+                "pins", query, 10, filter=condition, exact=True
+            )
+            times[name].append(timed(search))
+    store.close()
+    shutil.rmtree(folder)
+    report = {name: milliseconds(taken[3:]) for name, taken in times.items()}
+    return {"vectors": options.vectors, "written_rows_per_s": round(options.vectors / seconds), **report}
+
+
+def print_tables(report: dict[str, Any]) -> None:
+    """The report for a reader."""
+    print(f"{report['rows']} rows, {report['requests']} requests, {report['cpu']}")
+    for name, kinds in report["writes_rows_per_s"].items():
+        for kind, rates in kinds.items():
+            print(f"write {name:8}{kind:12}" + "".join(f"{what:>8} {rate:>7} rows/s" for what, rate in rates.items()))
+    for part in ("get_online_features", "arrays"):
+        for size, kinds in report[part].items():
+            for kind, times in kinds.items():
+                print(f"{part:20}{size:>5} {kind:14}p50 {times['p50_ms']:>8}  p99 {times['p99_ms']:>8} ms")
+    for name, times in report["search"].items():
+        if isinstance(times, dict):
+            print(f"search {name:45}p50 {times['p50_ms']:>8}  p99 {times['p99_ms']:>8} ms")
+
+
+def main() -> None:
+    """Measure, print the tables, write the JSON report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of the view (default 20000)")
+    parser.add_argument("--batch", type=int, default=20_000, help="rows of one write (default 20000)")
+    parser.add_argument("--requests", type=int, default=100, help="requests of each kind and size (default 100)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that everything is written (default 3)")
+    parser.add_argument("--vectors", type=int, default=100_000, help="vectors that are searched (default 100000)")
+    parser.add_argument("--cache-mb", type=int, default=64, help="decoded rows a reader keeps (default 64, ours too)")
+    parser.add_argument("--out", type=Path, help="the JSON report; default results/online_store.json")
+    options = parser.parse_args()
+    report = machine("online_store", PACKAGES)
+    report |= {"rows": options.rows, "requests": options.requests, "rounds": options.rounds, "batch": options.batch}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        rows = make_rows(options.rows)
+        gc.freeze()  # the rows themselves are the benchmark's: both stores without their share of the collector
+        report["writes_rows_per_s"], shops = measure_writes(root, rows, options)
+        del rows
+        report["get_online_features"] = measure_reads(shops, options)
+        report["arrays"] = measure_arrays(shops["ours"].online, options)
+        report["search"] = measure_search(root / "search", options)
+    print_tables(report)
+    save("online_store", report, options.out)
+
+
+if __name__ == "__main__":
+    main()
