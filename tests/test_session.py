@@ -61,6 +61,11 @@ class TestSessions:
         with pytest.raises(BadInputError, match="neither"):
             Place()
 
+    def test_a_file_where_the_folder_should_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(StoreError, match="Not a directory"), session(tmp_path / "file").reading():
+            pass
+
     def test_nothing_written_yet(self, tmp_path: Path) -> None:
         place = session(tmp_path)
         assert place.number() == 0
