@@ -18,12 +18,13 @@ from feast import FeatureView, utils
 from feast.online_response import OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.type_map import feast_value_type_to_python_type
+from feast.value_type import ValueType
 
 from .stores.errors import BadInputError
 from .stores.feast_reads import ReadRow, RowRequest, decoded
 from .stores.feast_rows import FeastView
-from .stores.feast_values import decoder
-from .stores.layout import decode_feature
+from .stores.feast_values import decoder, key_values
+from .stores.layout import KeyValue, decode_feature
 from .stores.points import DEFAULT_VECTOR, Point
 
 # Feast gives values of the other types in forms of its own: datetimes, parsed JSON, UUIDs, decimals.
@@ -71,6 +72,28 @@ class ViewRead:
         return {name: _column(view, name, types.get(name), by_row) for name in self.request.features or ()}
 
 
+def unique_entities(
+    table: FeatureView, columns: dict[str, list[Any]], join_keys: dict[str, str]
+) -> tuple[list[dict[str, KeyValue]], Sequence[list[int]], int]:
+    """The entities of a request, each once, the rows of the answer that each stands in, and how many rows there are.
+
+    :param columns: value protos by join key, as Feast makes them of a request.
+    :param join_keys: of all views of the request, by entity.
+    :raises KeyError: as Feast does, if the request lacks a join key.
+    """
+    found = utils._get_table_entity_values(table, join_keys, columns)
+    if len(found) == 1 and found.keys() == {*join_keys.values()}:
+        ((join_key, column),) = found.items()
+        texts = [value.string_val for value in column]  # empty where it is no text
+        if texts and all(texts):
+            places: dict[str, list[int]] = {}
+            for place, text in enumerate(texts):
+                places.setdefault(text, []).append(place)
+            return [{join_key: text} for text in places], list(places.values()), len(texts)
+    entities, groups, length = utils._get_unique_entities(table, columns, join_keys)
+    return [key_values(entity.items()) for entity in entities], groups, length
+
+
 class LateResponse(OnlineResponse):
     """Feast's response; its protos are made when they are first asked for.
 
@@ -102,11 +125,23 @@ class LateResponse(OnlineResponse):
         """The values of each feature and join key, by its name."""
         if include_event_timestamps or self._complete:
             return super().to_dict(include_event_timestamps)
-        response = self._answer.to_dict()
+        proto = self._answer.proto
+        response: dict[str, Any] = {}
+        for name, column in zip(proto.metadata.feature_names.val, proto.results, strict=True):
+            response[name] = _entity_column(column.values, self._feature_types.get(name))
         for read in self._reads:
             prefix = f"{read.table.projection.name_to_use()}__" if self._full else ""
             response.update({f"{prefix}{name}": values for name, values in read.columns().items()})
         return response
+
+
+def _entity_column(values: Sequence[Any], feature_type: Any) -> list[Any]:
+    """The values of a join key as Feast gives them."""
+    if feature_type in (None, ValueType.STRING):
+        texts = [value.string_val for value in values]  # empty where it is no text
+        if all(texts):
+            return texts
+    return [feast_value_type_to_python_type(value, feature_type) for value in values]
 
 
 def _column(view: FeastView, name: str, feature_type: Any, points: Sequence[Point | None]) -> list[Any]:

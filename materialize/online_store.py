@@ -34,13 +34,13 @@ from feast.repo_config import FeastConfigBaseModel
 from pydantic import Field, PrivateAttr, StrictBool, StrictStr, model_validator
 
 from .feast_plan import planned_collections
-from .feast_response import LATE, LateResponse, ViewRead
+from .feast_response import LATE, LateResponse, ViewRead, unique_entities
 from .stores.errors import BadInputError, NoPublicationError
 from .stores.feast_documents import Document, DocumentQuery, find_documents
 from .stores.feast_reads import ReadRow, RowRequest, read_points, read_rows
 from .stores.feast_rows import FeastView, Row
 from .stores.feast_tables import drop_rows, is_settled, settle, tear_down, write_rows
-from .stores.feast_values import entity_of, key_values
+from .stores.feast_values import entity_of
 from .stores.place import DEFAULT_PATH, MEMORY, Place, check_number
 from .stores.session import Session, StoreWriter, session
 
@@ -242,9 +242,8 @@ class PinfeatherOnlineStore(OnlineStore):
         requests, groups = [], []
         for table, features in grouped_refs:
             _must_be_online(table)
-            entities, places, length = utils._get_unique_entities(table, join_key_values, entity_name_to_join_key_map)
-            wanted = [key_values(entity.items()) for entity in entities]
-            requests.append(RowRequest(FeastView.of(config, table), wanted, features))
+            entities, places, length = unique_entities(table, join_key_values, entity_name_to_join_key_map)
+            requests.append(RowRequest(FeastView.of(config, table), entities, features))
             groups.append((table, places, length))
         with self._session(config).reading() as store:
             found = read_points(store, requests)

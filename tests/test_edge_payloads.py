@@ -220,3 +220,39 @@ def test_readers_share_a_publication_with_indexes_and_words_and_leave_it_as_it_i
 def digests(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+LONG = "aB3+/=" * 50
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"vector": {"$f32": LONG}},
+        {"n": 1, 'ti"tle\n': {"$f64": LONG}, "last": [0.1, "é"]},
+        {"one": {"$f32": LONG}, "other": {"$f32": LONG[1:]}},
+        {"vector": {'$"f32': LONG}},
+        {"vector": {"$f32": f'{LONG}"}}, "x": "'}},
+        {"vector": {"$f32": f"{LONG}\n"}},
+        {"vector": {"$f32": f"{LONG}é"}},
+        {"vector": {"$f32": LONG, "n": 1}},
+    ],
+)
+def test_packed_texts_of_long_numbers_are_json(features: dict[str, Any]) -> None:
+    packing = Packing(("f", "key"))
+    for payload in ({"view": "v", "f": features, "key": {"k": 1}}, {"f": features}):
+        stored = packing.pack(payload)
+        assert json.loads(stored[PACKED_KEY]) == {key: payload[key] for key in payload if key != "view"}
+        assert packing.unpack(stored) == payload
+
+
+@pytest.mark.parametrize("number", [5, -5, 2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 2])
+def test_newer_points_are_left_alone_to_the_last_bit(tmp_path: Path, number: int) -> None:
+    store = EdgeStore(tmp_path)
+    store.create("rows", CollectionSpec())
+    store.upsert("rows", [Point(pin(n), {"at": number, "by": "first"}) for n in range(4)])
+    later = [Point(pin(n), {"at": number + n - 1, "by": "second"}) for n in range(4)]
+    store.upsert("rows", later, unless_newer="at")
+    points = store.get_many("rows", [pin(n) for n in range(4)])
+    assert [point and point.payload["by"] for point in points] == ["first", "second", "second", "second"]
+    store.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from materialize.stores.feast_text import AVERAGE_WORDS, K1, document_vector, query_vector, words
 
@@ -51,3 +53,8 @@ def test_queries_count_their_words_and_nothing_is_nothing() -> None:
     assert query_vector("?!") is None
     assert document_vector(["", " — "]) is None
     assert document_vector([]) is None
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=30))
+def test_plain_texts_have_the_words_that_any_text_has(text: str) -> None:
+    assert words(text) == [word for word in words(f"{text} é") if word != "é"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +44,20 @@ def root(shop: Shop) -> Path:
 
 def titles(shop: Shop, *pins: str) -> list[Any]:
     return shop.read("text:title", pin_id=pins)["title"]
+
+
+def test_initialize_waits_for_no_first_row(tmp_path: Path) -> None:
+    empty = Shop(tmp_path / "shop")
+    asyncio.run(empty.feast.initialize())
+    assert not list(root(empty).glob("**/publication.json"))
+
+
+def test_initialize_opens_what_is_there(shop: Shop) -> None:
+    asyncio.run(shop.feast.close())
+    assert list((root(shop) / "readers").iterdir()) == []
+    asyncio.run(shop.feast.initialize())
+    assert len(list((root(shop) / "readers").iterdir())) == 1
+    assert titles(shop, "p1") == ["Oak shelf"]
 
 
 def test_rows_are_laid_out_for_readers_without_feast(shop: Shop) -> None:

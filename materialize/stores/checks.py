@@ -145,6 +145,8 @@ def _is_unicode(text: str) -> bool:
 
 
 def _check_vectors(name: str, spec: CollectionSpec, point: Point) -> dict[str, FloatVector]:
+    if not point.vectors:
+        return {}
     for vector_name in point.vectors:
         if vector_name not in spec.vectors:
             known = ", ".join(sorted(spec.vectors)) or "none"

@@ -139,8 +139,7 @@ class EdgeStore(EdgeReads):
             check_newer(name, collection.spec, checked, unless_newer)
         with self._lock:
             if unless_newer is not None:  # nobody else writes in between: the folder is this process's
-                ids = [] if collection.is_empty() else [point.id for point in checked]
-                checked = drop_older(checked, unless_newer, collection.values_of(ids, unless_newer))
+                checked = drop_older(checked, unless_newer, collection.newer_values(checked, unless_newer))
             if checked:
                 self._will_change(name)
                 collection.upsert(checked)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import inf, nextafter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .files import write_durably
 from .payload import Packing, Selection, path_of, select, selection
 from .points import CollectionSpec, FloatVector, Hit, IndexKind, Point, SparseVector, VectorSpec
 from .port import PayloadFields
-from .row_cache import CachedRow, RowCache
+from .row_cache import CachedRow, CollectionRows, Look, RowCache
 
 CONFIG = "edge_config.json"
 SIDE_FILE = "pinfeather.json"
@@ -154,16 +155,39 @@ class EdgeCollection:
             if matching is not None:
                 self._shard.update(engine.UpdateOperation.delete_points_by_filter(matching))
 
-    def values_of(self, ids: Sequence[str], key: str) -> dict[str, Any]:
-        """What the points of ``ids`` hold under a top-level key that is not packed, by point id."""
-        found = self._read(ids, [path_of(key)], False)
-        return {point.id: point.payload.get(key) for point in found.values()}
+    def newer_values(self, points: Sequence[Point], key: str) -> dict[str, Any]:
+        """Of stored points with the ids of ``points``: what they hold under ``key``, by point id.
+
+        Only of those where this is greater than the least whole number that ``points`` hold there: no other of them
+        can be newer than what is to be written, and asking for all would read every payload.
+        """
+        if not points or self.is_empty():
+            return {}
+        least = min(point.payload[key] for point in points)
+        path = path_of(key)
+        # Beyond 2**53 a bound is rounded: one below lets too many through, and these are compared exactly anyway.
+        exact = abs(least) < 1 << 53
+        bound = engine.RangeFloat(gt=float(least)) if exact else engine.RangeFloat(gte=nextafter(float(least), -inf))
+        newer: list[Any] = [
+            engine.HasIdCondition({point.id for point in points}),
+            engine.FieldCondition(path, range=bound),
+        ]
+        request = engine.ScrollRequest(
+            limit=len(points), filter=engine.Filter(must=newer), with_payload=[path], with_vector=False
+        )
+        with engine_errors(f"Reading from {self.path}"):
+            records, _ = self._shard.scroll(request)
+            return {str(record.id): (record.payload or {}).get(key) for record in records}
 
     def get_many(self, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
         """Points in the order asked; duplicates are one shared object."""
-        found = self._read if self._rows is None else self._cached
-        points = found(list(dict.fromkeys(ids)), with_payload, with_vectors)
-        return [points.get(point_id) for point_id in ids]
+        distinct = list(dict.fromkeys(ids))
+        if self._rows is None:
+            found = self._read(distinct, with_payload, with_vectors)
+            return [found.get(point_id) for point_id in ids]
+        look = Look.of(with_payload, with_vectors and bool(self._dense))
+        rows = self._cached(distinct, look.with_vectors, self._rows)
+        return [rows[point_id].point(look) for point_id in ids]
 
     def _read(self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> dict[str, Point]:
         """The points that there are of distinct ids, by the id as it was given."""
@@ -185,23 +209,16 @@ class EdgeCollection:
                 found[point_id] = found[canonical]
         return found
 
-    def _cached(self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> dict[str, Point]:
-        """The same as :meth:`_read`, with whole rows from the cache where they were read before."""
-        assert self._rows is not None
-        with_vectors = with_vectors and bool(self._dense)
-        rows = self._rows.find(wanted, with_vectors)
-        missing = [point_id for point_id in wanted if point_id not in rows]
-        if missing:
+    def _cached(self, wanted: Sequence[str], with_vectors: bool, cache: CollectionRows) -> dict[str, CachedRow]:
+        """Whole rows of distinct ids, from the cache where they were read before."""
+        rows = cache.find(wanted, with_vectors)
+        if len(rows) < len(wanted):
+            missing = [point_id for point_id in wanted if point_id not in rows]
             found = self._read(missing, True, with_vectors)
             fresh = {point_id: CachedRow.of(found.get(point_id), with_vectors) for point_id in missing}
-            self._rows.keep(fresh)
+            cache.keep(fresh)
             rows.update(fresh)
-        parts = None if isinstance(with_payload, bool) else selection(with_payload)
-        return {
-            point_id: row.point(with_payload is True, parts, with_vectors)
-            for point_id, row in rows.items()
-            if row.payload is not None
-        }
+        return rows
 
     def search(
         self,

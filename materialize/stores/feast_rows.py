@@ -12,7 +12,7 @@ import numpy as np
 from . import layout
 from .errors import BadInputError
 from .feast_text import document_vector
-from .feast_values import NO_ENTITY, declared_type, decoder, encoder, entity_of, vector_proto
+from .feast_values import NO_ENTITY, declared_type, decoder, encoder, entity_of, numbers_of, vector_proto
 from .payload import path_of
 from .points import (
     DEFAULT_VECTOR,
@@ -161,7 +161,7 @@ class FeastView:
 
     def _indexes(self) -> dict[str, IndexKind]:
         """Indexes of what filters look at: a search is slow without, and servers may insist on them."""
-        indexes: dict[str, IndexKind] = {}
+        indexes: dict[str, IndexKind] = {"event_ts": layout.ROW_INDEXES["event_ts"]}
         for name, kind in self.types.items():
             if kind in _INDEXES:
                 indexes[path_of("f", name)] = _INDEXES[kind]
@@ -214,8 +214,11 @@ def newest_points(view: FeastView, spec: CollectionSpec, data: Sequence[Row]) ->
         vectors = _vectors(view, values)
         left_out = exact if exact and vectors and values[exact].HasField("float_list_val") else None
         features = {name: encoders.get(name, other)(value) for name, value in values.items() if name != left_out}
-        words = document_vector(text for name in texts if isinstance(text := features.get(name), str))
-        sparse: dict[str, SparseVector] = {} if words is None else {TEXT_VECTOR: words}
+        sparse: dict[str, SparseVector] = {}
+        if texts:
+            words = document_vector(text for name in texts if isinstance(text := features.get(name), str))
+            if words is not None:
+                sparse[TEXT_VECTOR] = words
         payload = layout.row_payload(view.name, entity, event_ts, features, created_ts)
         newest_rows[identity] = (age, Point(identity, payload, vectors, sparse))
     return [point for _, point in newest_rows.values()]
@@ -235,9 +238,7 @@ def _vectors(view: FeastView, values: Mapping[str, Any]) -> dict[str, FloatVecto
     value = values[view.vector.name]
     if not value.HasField("float_list_val"):
         return {DEFAULT_VECTOR: np.asarray(numbers, dtype=np.float32)}
-    # The end of the proto's bytes are the numbers: a fifth of the time of asking for each.
-    held = value.float_list_val.SerializeToString()[-4 * len(numbers) :]
-    return {DEFAULT_VECTOR: np.frombuffer(held, dtype="<f4").astype(np.float32, copy=False)}
+    return {DEFAULT_VECTOR: numbers_of(value.float_list_val, "<f4").astype(np.float32, copy=False)}
 
 
 def decoders(view: FeastView, requested: Sequence[str] | None) -> dict[str, Callable[[Any], Any]]:

@@ -6,6 +6,7 @@ IDF modifier). The average length is fixed: if it followed the documents, every 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 # Marks, such as accents and vowel signs, stand inside words although they are no letters.
+_ASCII_WORD = re.compile(r"\w+")  # finds the same there, several times as fast
 _WORD = regex.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[\w\p{{M}}])+")
 
 
@@ -36,8 +38,9 @@ def words(text: str) -> list[str]:
     >>> words("Étagère №5 — 木の棚")
     ['étagère', 'no5', '木', 'の', '棚']
     """
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return _WORD.findall(folded)
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def document_vector(texts: Iterable[str]) -> SparseVector | None:

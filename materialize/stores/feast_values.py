@@ -7,9 +7,9 @@ type than its field declares) is stored as its serialised proto under a tag, so 
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ NO_ENTITY = "__dummy_id"
 
 # Stored exactly as the proto has them; timestamps are whole seconds in both.
 _AS_STORED = frozenset(_PROTO_FIELDS) - {"bytes", "float32", "float64"}
-_FLOATS = {"float32": np.float32, "float64": np.float64}
+_FLOATS = {"float32": "<f4", "float64": "<f8"}
 _OTHERS: dict[str, type] = {"bool": bool, "int32": int, "int64": int, "unix_timestamp": int}
 # The Python type of a stored value that is the proto's own.
 _PLAIN = dict.fromkeys(_PROTO_FIELDS.keys() - {"bytes"}, str) | _OTHERS | {"float32": float, "float64": float}
@@ -57,27 +57,45 @@ def declared_type(dtype: Any) -> str | None:
 @cache
 def encoder(type_name: str | None) -> Callable[[Any], Any]:
     """A function that turns a ``ValueProto`` into the stored value of a type; see :func:`declared_type`."""
-    expected = None if type_name is None else _proto_field(type_name)
-    is_list = type_name is not None and type_name.endswith("_list")
-    item_type = (type_name or "").removesuffix("_list")
-    dtype = _FLOATS.get(item_type)
+    if type_name is None:
+        return _as_proto
+    expected = _proto_field(type_name)
+    item_type = type_name.removesuffix("_list")
+    numbers_type = _FLOATS.get(item_type)
 
-    def encode(value: Any) -> Any:
-        field = value.WhichOneof("val")
-        if field is None:
-            return None
-        if field != expected or type_name is None:
-            return {FEAST_TAG: base64.b64encode(value.SerializeToString(deterministic=True)).decode("ascii")}
-        if is_list:
-            numbers = getattr(value, field).val
-            natural: Any = list(numbers) if dtype is None else np.asarray(numbers, dtype)
-        else:
-            natural = getattr(value, field)
-        if item_type in _AS_STORED or (type_name == "float32" and math.isfinite(natural)):
+    def encode_scalar(value: Any) -> Any:
+        if value.WhichOneof("val") != expected:
+            return _as_proto(value)
+        natural = getattr(value, expected)
+        if as_stored or (type_name == "float32" and isfinite(natural)):
             return natural
         return encode_value(natural, type_name)
 
-    return encode
+    def encode_list(value: Any) -> Any:
+        if value.WhichOneof("val") != expected:
+            return _as_proto(value)
+        items = getattr(value, expected)
+        if as_stored:
+            return list(items.val)
+        if numbers_type is None:
+            return encode_value(list(items.val), type_name)
+        return encode_value(numbers_of(items, numbers_type), type_name)
+
+    as_stored = item_type in _AS_STORED
+    return encode_list if type_name.endswith("_list") else encode_scalar
+
+
+def _as_proto(value: Any) -> Any:
+    if value.WhichOneof("val") is None:
+        return None
+    return {FEAST_TAG: base64.b64encode(value.SerializeToString(deterministic=True)).decode("ascii")}
+
+
+def numbers_of(items: Any, dtype: str) -> np.ndarray:
+    """The numbers of a ``FloatList`` ("<f4") or ``DoubleList`` ("<f8") as a read-only array [n]."""
+    count = len(items.val)
+    # They are the end of the proto's bytes: a fifth of the time of asking for each.
+    return np.frombuffer(items.SerializeToString()[-int(dtype[2]) * count :] if count else b"", dtype=dtype)
 
 
 @cache
@@ -143,6 +161,10 @@ def entity_of(entity_key: Any) -> dict[str, KeyValue]:
 
     :raises BadInputError: if a join key has no value.
     """
+    if len(entity_key.join_keys) == 1 and entity_key.join_keys[0] != NO_ENTITY:
+        text = entity_key.entity_values[0].string_val  # empty where it is no text
+        if text:
+            return {entity_key.join_keys[0]: text}
     return key_values(zip(entity_key.join_keys, entity_key.entity_values, strict=True))
 
 

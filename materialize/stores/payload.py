@@ -23,6 +23,9 @@ _STEP = re.compile(r'([\w-]+)|"([^"\\]*)"')
 _ITEM = re.compile(r"\[(\d{0,18})\]")
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_LONG = 200
+
 Selection = dict[Any, Any]
 """Wanted keys; the value None takes everything below, a further selection parts of it."""
 
@@ -117,6 +120,23 @@ def _below(value: Any, wanted: Selection) -> Any:
     return value
 
 
+def _text(payload: dict[str, Any]) -> str:
+    """The JSON text of a checked payload."""
+    features = payload.get("f")
+    if not isinstance(features, dict):
+        return _encode(payload)
+    for name, value in features.items():
+        if type(value) is not dict or len(value) != 1:
+            continue
+        ((tag, numbers),) = value.items()
+        # The encoder takes 5 ns for every character of a vector's base64; looking for any other takes less than 1.
+        if type(numbers) is str and len(numbers) > _LONG and not numbers.encode().translate(None, _BASE64):
+            others = {key: other for key, other in features.items() if key != name}
+            start = _encode({**{key: other for key, other in payload.items() if key != "f"}, "f": others})[:-2]
+            return f'{start}{"," if others else ""}{_encode(name)}:{{{_encode(tag)}:"{numbers}"}}}}}}'
+    return _encode(payload)
+
+
 class Packing:
     """Keeps some top-level keys of a payload together as one JSON text, where a store pays for every single value.
 
@@ -132,7 +152,7 @@ class Packing:
         if not inside:
             return payload
         stored = {key: value for key, value in payload.items() if key not in inside}
-        stored[PACKED_KEY] = _encode({key: payload[key] for key in payload if key in inside})
+        stored[PACKED_KEY] = _text({key: payload[key] for key in payload if key in inside})
         return stored
 
     def unpack(self, stored: dict[str, Any]) -> dict[str, Any]:

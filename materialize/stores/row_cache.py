@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
+from sys import getsizeof, intern
 from typing import Any
 
-from .payload import Selection, select
+from .payload import Selection, select, selection
 from .points import FloatVector, Point
 
-_ROW_BYTES = 450
-"""A row's share of the cache's own objects: key, entry, links."""
+_ROW_BYTES = 900
+"""A row's share of the cache's own objects: key, entry, links, and the point that was last made of it."""
 _ARRAY_BYTES = 300
 _NUMBER_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What a read wants of rows; equal wishes are one object while they are in use."""
+
+    parts: Selection | None
+    """None: the whole payload."""
+    with_vectors: bool
+
+    @classmethod
+    def of(cls, with_payload: bool | Sequence[str], with_vectors: bool) -> Look:
+        """The wish of a read.
+
+        :raises BadInputError: if one of the fields is no path.
+        """
+        if isinstance(with_payload, bool):
+            return _WHOLE[with_vectors] if with_payload else _NOTHING[with_vectors]
+        selection(with_payload)  # refuses what tuple() would take
+        return _look(tuple(with_payload), with_vectors)
+
+    def at(self, row: CachedRow) -> Point:
+        """What the read gives of a row that is there; shares its objects."""
+        assert row.payload is not None
+        payload = row.payload if self.parts is None else select(row.payload, self.parts)
+        return Point(row.id, payload, row.vectors if self.with_vectors and row.vectors else {})
+
+
+_WHOLE = (Look(None, False), Look(None, True))
+_NOTHING = (Look({}, False), Look({}, True))
+
+
+@lru_cache(maxsize=256)
+def _look(paths: tuple[str, ...], with_vectors: bool) -> Look:
+    return Look(selection(paths), with_vectors)
+
+
+@dataclass(slots=True)
 class CachedRow:
     """A whole row; ``payload`` is None where there is no point, ``vectors`` where they were never read."""
 
@@ -29,6 +65,8 @@ class CachedRow:
     vectors: dict[str, FloatVector] | None
     size: int
     """Estimated bytes in memory."""
+    shown: tuple[Look | None, Point | None] = field(default=(None, None), compare=False)
+    """The point that was last made of it, for the next read with the same wish."""
 
     @classmethod
     def of(cls, point: Point | None, with_vectors: bool) -> CachedRow:
@@ -36,14 +74,19 @@ class CachedRow:
         if point is None:
             return cls("", None, {}, _ROW_BYTES)
         payload, size = _compact(point.payload)
-        arrays = sum(_ARRAY_BYTES + vector.nbytes for vector in point.vectors.values())
-        return cls(point.id, payload, point.vectors if with_vectors else None, _ROW_BYTES + size + arrays)
+        for vector in point.vectors.values():
+            size += _ARRAY_BYTES + vector.nbytes
+        return cls(point.id, payload, point.vectors if with_vectors else None, _ROW_BYTES + size)
 
-    def point(self, whole: bool, parts: Selection | None, with_vectors: bool) -> Point:
-        """What a read of ``parts`` (None: all if ``whole``, else nothing) gives; shares its objects."""
-        assert self.payload is not None
-        payload = select(self.payload, parts) if parts is not None else self.payload if whole else {}
-        return Point(self.id, payload, self.vectors if with_vectors and self.vectors else {})
+    def point(self, look: Look) -> Point | None:
+        """What a read gives of it, None where there is no point; may be shared with other reads."""
+        if self.payload is None:
+            return None
+        wish, point = self.shown  # one assignment, so other threads see either pair
+        if wish is not look:
+            point = look.at(self)
+            self.shown = (look, point)
+        return point
 
 
 class RowCache:
@@ -132,18 +175,22 @@ def _compact(payload: dict[str, Any]) -> tuple[dict[str, Any], int]:
     total = 0
     for key, value in payload.items():
         kind = type(value)
-        if kind is dict:
+        if kind is str:
+            total += getsizeof(value)
+        elif kind is dict:
             value, size = _compact(value)
             total += size
-        elif kind is str or kind is list:
-            total += _bytes_of(value)
+        elif kind is list:
+            total += _bytes_of_list(value)
         else:
             total += _NUMBER_BYTES
-        copy[sys.intern(key)] = value
-    return copy, total + sys.getsizeof(copy)
+        copy[intern(key)] = value
+    return copy, total + getsizeof(copy)
 
 
-def _bytes_of(value: Any) -> int:
-    if type(value) is list:
-        return sys.getsizeof(value) + sum(map(_bytes_of, value))
-    return _compact(value)[1] if type(value) is dict else sys.getsizeof(value)
+def _bytes_of_list(values: list[Any]) -> int:
+    total = getsizeof(values)
+    for value in values:
+        kind = type(value)
+        total += _bytes_of_list(value) if kind is list else _compact(value)[1] if kind is dict else getsizeof(value)
+    return total

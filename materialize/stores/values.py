@@ -44,6 +44,7 @@ _NUMBERS: dict[str, tuple[str, np.dtype[Any]]] = {
 }
 SCALAR_TYPES = (*sorted(_TEXT_TYPES), "bytes", "bool", "float32", "float64", "int32", "int64", "unix_timestamp")
 """Names of the scalar types; ``<scalar>_list`` names the lists."""
+_POWERS = [float(f"1e{scale}") for scale in range(309)]
 _CANONICAL: dict[str, str] = {}
 NATURAL: dict[str, type] = {**dict.fromkeys(_TEXT_TYPES, str), "bool": bool, "int64": int}
 """Types whose JSON is the value itself, and their Python type."""
@@ -156,6 +157,8 @@ def decode_numbers(encoded: Any, type_name: str) -> np.ndarray:
 def _as_floats(value: Any, dtype: np.dtype) -> np.ndarray | None:
     """A list of nothing but numbers as an array; None for any other, which is looked at item by item."""
     if isinstance(value, np.ndarray):
+        if value.dtype == dtype and value.ndim == 1:
+            return value
         plain = value.ndim == 1 and value.dtype.kind in "iuf"
     else:
         plain = isinstance(value, (list, tuple)) and {*map(type, value)} <= {float, int}
@@ -211,12 +214,13 @@ def _rounded(number: float) -> float:
 
 def _survives(number: float) -> bool:
     """Whether the engine reads this float64 back exactly: it parses JSON as digits / 10**k, an ulp off at times."""
-    if number == 0 or not 1e-290 <= abs(number) < 1e16:
+    number = abs(number)
+    if number == 0 or not 1e-290 <= number < 1e16:
         return number == 0
-    mantissa, _, exponent = repr(abs(number)).partition("e")
+    mantissa, _, exponent = repr(number).partition("e")
     whole, _, fraction = mantissa.partition(".")
-    scale = len(fraction) - int(exponent or 0)
-    return int(whole + fraction) / float(f"1e{scale}") == abs(number)
+    scale = len(fraction) - int(exponent) if exponent else len(fraction)
+    return int(whole + fraction) / _POWERS[scale] == number
 
 
 def _decode_scalar(encoded: Any, kind: str) -> Any:
