@@ -49,6 +49,10 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.online_store
 	$(BIN)/python -m benchmarks.publications
+	$(BIN)/python -m benchmarks.materialize.scale --pins 1000000
+	$(BIN)/python -m benchmarks.materialize.edge
+	$(BIN)/python -m benchmarks.materialize.kills
+	$(BIN)/python -m benchmarks.materialize.peers
 	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.crowdflower \
 	  || echo "benchmarks.crowdflower: not run (no data; see its first lines)"
 

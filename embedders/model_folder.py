@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,8 @@ def packaged_model_path() -> Path:
 def verify_packaged(path: Path) -> None:
     """Check the files of the packaged model in ``path`` against :data:`PACKAGED_SHA256`, at every load.
 
+    A process reads a file again only if it changed.
+
     :raises ModelFolderError: if one is missing or differs from the published file.
     """
     for name, expected in PACKAGED_SHA256.items():
@@ -229,6 +232,21 @@ def _max_length(path: Path, config: dict[str, Any], asked: int | None) -> int:
 
 
 def _xxh3(file: Path) -> str:
+    return _xxh3_of(file, *_state(file))
+
+
+def _sha256(file: Path) -> str:
+    return _sha256_of(file, *_state(file))
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """What changes when a file is written: a process reads the same weights once."""
+    stat = file.stat()
+    return stat.st_size, stat.st_ctime_ns, stat.st_ino
+
+
+@lru_cache(maxsize=64)
+def _xxh3_of(file: Path, *state: int) -> str:
     digest = xxhash.xxh3_128()
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -236,6 +254,7 @@ def _xxh3(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _sha256(file: Path) -> str:
+@lru_cache(maxsize=64)
+def _sha256_of(file: Path, *state: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

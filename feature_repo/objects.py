@@ -14,7 +14,7 @@ from feature_repo.views.pin_engaged_queries import pin_engaged_queries
 from feature_repo.views.pin_engagement import pin_engagement
 from feature_repo.views.pin_link_text import pin_link_text
 from feature_repo.views.pin_relevance import pin_relevance
-from feature_repo.views.pin_student_embedding import pin_student_embedding
+from feature_repo.views.pin_student_embedding import pin_student_embedding, space_embeddings
 from feature_repo.views.pin_text import pin_text
 from feature_repo.views.query_pin_engagement import query_pin_engagement
 from feature_repo.views.query_stats import query_stats
@@ -33,10 +33,14 @@ _BUILDERS = (
 
 
 def feast_objects(repo: Path | str) -> dict[str, Any]:
-    """Entities, views and services of the repository at ``repo``, by name; sources have absolute paths."""
+    """Entities, views and services of the repository at ``repo``, by name; sources have absolute paths.
+
+    There is a view for each space, so a space that was made or dropped calls for another ``pinfeather apply``.
+    """
     paths = RepoPaths(Path(repo).absolute())
     views = {view.name: view for view in [build(paths.views) for build in _BUILDERS]}
     embedding = pin_student_embedding(paths)
     views[embedding.name] = embedding
     services = {service.name: service for service in feature_services(views)}
-    return {pin.name: pin, query.name: query, **views, **services}
+    spaces = {view.name: view for view in space_embeddings(paths)}
+    return {pin.name: pin, query.name: query, **views, **spaces, **services}

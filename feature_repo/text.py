@@ -18,6 +18,8 @@ _WORD = regex.compile(
     r"|(?:(?![\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])[\p{L}\p{M}\p{N}])+"
 )
 
+_ASCII_WORD = re.compile(r"[A-Za-z0-9]+")
+
 
 def normalise(text: str | None) -> str:
     """``text`` in Unicode NFC, without control characters and lone surrogates, whitespace folded to single spaces."""
@@ -41,6 +43,8 @@ def words(text: str) -> list[str]:
 def first_words(text: str, budget: int) -> tuple[str, bool]:
     """``text`` cut after its first ``budget`` words, and whether anything was cut."""
     if len(text) <= budget:  # no text has more words than characters
+        return text, False
+    if text.isascii() and len(_ASCII_WORD.findall(text)) <= budget:  # the common case, and ten times faster
         return text, False
     for number, match in enumerate(_WORD.finditer(text)):
         if number == budget:

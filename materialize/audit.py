@@ -3,55 +3,74 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from materialize import vector_log
-from materialize.definitions import RepoDefinitions, ViewDefinition, load_definitions
-from materialize.ledger import Ledger
+from materialize.audit_rows import audit_view
+from materialize.definitions import RepoDefinitions, load_definitions
+from materialize.ledger import Ledger, LedgerError
+from materialize.log_index import Logged, LogIndex
 from materialize.places import read_store
 from materialize.plan import Kind, open_pin_scan, pin_changes
+from materialize.quarantine import is_unit
 from materialize.releases import LIVE_EMBEDDING, current_release
-from materialize.scan import FeatureScan, connect, held_pins
-from materialize.spaces import Space, load_space
-from materialize.stores.layout import entity_collection, point_id, to_micros
-from materialize.stores.port import DEFAULT_VECTOR, Match, Point, VectorStore
+from materialize.scan import connect, held_pins
+from materialize.spaces import Space, Status, load_spaces
+from materialize.stores.errors import CollectionMissingError, NoPublicationError
+from materialize.stores.layout import from_micros, point_ids
+from materialize.stores.port import DEFAULT_VECTOR, Condition, Point, VectorStore
 
 PAGE = 1000
-UNIT_TOLERANCE = 2e-3  # float16 rounding of a 384-dimensional unit vector stays below
+KINDS = ("missing", "extra", "stale", "wrong_space", "corrupted")
+"""Findings that make an audit unclean."""
 
 
 @dataclass
 class Audit:
-    """Counts of one audit; the names are a contract. Everything but ``checked`` and ``ahead`` is 0 when all is well."""
+    """Counts of one audit; the names are a contract. All is well where every count of :data:`KINDS` is 0."""
 
     checked: int = 0
     missing: int = 0
     """In the ledger, not in the store."""
     extra: int = 0
-    """In the store, not in the ledger."""
+    """In the store or in the vector log, not in the ledger."""
     stale: int = 0
     """Written from another text or row than the source holds now."""
     wrong_space: int = 0
     """A vector of another model than its space's."""
     corrupted: int = 0
-    """A vector that is not finite, not of unit length, or not the one in the vector log."""
+    """A vector that is not finite, not of unit length, or not the one in the vector log; a row whose values are not its
+    source's; a shard of the ledger or a part of the vector log that cannot be read."""
     ahead: int = 0
-    """Feature rows pushed after the scan: newer than their source."""
+    """Feature rows pushed after the scan: newer than their source, or than the deletion of their pin."""
+    quarantined: int = 0
+    """Pins whose present text the encoder cannot take; they keep what was written of them last."""
     repaired: int = 0
+    """Findings of a repair that the audit after it did not find again."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     """A few names behind each count."""
 
     @property
+    def findings(self) -> int:
+        """Number of disagreements."""
+        return sum(getattr(self, kind) for kind in KINDS)
+
+    @property
     def clean(self) -> bool:
         """True where store, ledger, log and source agree."""
-        return not (self.missing + self.extra + self.stale + self.wrong_space + self.corrupted)
+        return not self.findings
 
     def note(self, kind: str, what: str) -> None:
         """Count one finding of ``kind``."""
@@ -65,158 +84,260 @@ class Audit:
         return asdict(self)
 
 
+@dataclass
+class Wounds:
+    """What is to be healed: keys to write again, points to delete, files to give up."""
+
+    pins: dict[str, dict[str, datetime | None]] = field(default_factory=dict)
+    """Space to its pins, to the event time that was written last."""
+    rows: dict[str, dict[str, datetime | None]] = field(default_factory=dict)
+    """Feature view to the keys of its rows, to the event time that was written last."""
+    points: dict[str, list[str]] = field(default_factory=dict)
+    """Collection to the ids of points that nothing stands behind."""
+    logged: dict[str, set[str]] = field(default_factory=dict)
+    """Space to pins whose rows in the vector log are of no use."""
+    files: list[Path] = field(default_factory=list)
+    """Shards and log parts that cannot be read."""
+
+
 def audit(
     paths: RepoPaths, sample: int | None = None, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> Audit:
-    """Audit the live space and every online feature view, as readers see them (the newest publication).
+    """Audit every space and every online feature view, as readers see them (the newest publication).
 
-    :param sample: look at this many pins and as many rows of each view, drawn with ``seed``; None looks at all.
+    :param sample: look at this many pins of each space and rows of each view, drawn with ``seed``; None looks at all.
     :param progress: called with the number of points checked since the last call.
-    :raises PinfeatherError: if nothing was materialized yet.
+    :raises PinfeatherError: if nothing was materialized yet, or a source cannot be read.
     """
+    _live_space(paths)  # says what to do first, where the store would only say that it is empty
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger(paths))
+        try:
+            store = stack.enter_context(read_store(paths))
+        except NoPublicationError as error:
+            raise PinfeatherError(
+                f"The store of {paths.root} is empty: readers find nothing. If it was lost, `pinfeather restore` "
+                "refills it from the vector log without a model."
+            ) from error
+        return inspect(paths, ledger, store, sample, seed, progress)[0]
+
+
+def inspect(
+    paths: RepoPaths,
+    ledger: Ledger,
+    store: VectorStore,
+    sample: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Audit, Wounds]:
+    """Audit what ``store`` holds; the counts, and what a repair would have to do."""
+    live = _live_space(paths)
+    definitions = load_definitions(paths)
+    held = held_pins(paths)
+    check = Check(Audit(), Wounds(), store, random.Random(seed), sample, progress or (lambda _: None), held)
+    with connect(paths.ledger) as con:
+        for space in load_spaces(paths):
+            if space.status is not Status.DROPPING:
+                _audit_space(check, con, definitions, paths, space, ledger, live=space.name == live)
+        for view in definitions.feature_views():
+            entries = check.entries(paths, ledger, f"view:{view.name}")
+            if entries is not None:
+                audit_view(check, con, paths, definitions, view, entries)
+    return check.result, check.wounds
+
+
+def _live_space(paths: RepoPaths) -> str:
     release = current_release(paths)
     if release is None or release.live_space is None:
         raise PinfeatherError(f"Nothing was materialized in {paths.root} yet: run `pinfeather materialize` first.")
-    definitions = load_definitions(paths)
-    space = load_space(paths, release.live_space)
-    result = Audit()
-    with Ledger(paths) as ledger, connect() as con, read_store(paths) as store:
-        check = _Check(result, store, random.Random(seed), sample, progress or (lambda _: None), held_pins(paths))
-        _audit_space(check, con, definitions, paths, space, ledger)
-        for view in definitions.feature_views():
-            _audit_view(check, con, definitions.project, view, ledger)
-    return result
+    return release.live_space
 
 
 @dataclass
-class _Check:
+class Check:
+    """What the parts of one audit share."""
+
     result: Audit
+    wounds: Wounds
     store: VectorStore
     random: random.Random
     sample: int | None
     progress: Callable[[int], None]
     held: frozenset[str]
 
-    def choose(self, ids: list[str]) -> list[str]:
-        """All ``ids``, or the sample."""
-        if self.sample is None or len(ids) <= self.sample:
-            return ids
-        return self.random.sample(ids, self.sample)
+    def entries(self, paths: RepoPaths, ledger: Ledger, space: str) -> pa.Table | None:
+        """The ledger's entries of ``space``; None, and a finding, where a shard cannot be read."""
+        try:
+            return ledger.entries(space)
+        except LedgerError:
+            damaged = ledger.damaged(space)
+            if not damaged:  # read while a run was folding, or the disk failed: not this audit's to explain
+                raise
+            for file in damaged:
+                self.result.note("corrupted", f"ledger shard {file.relative_to(paths.root)}")
+            self.wounds.files += damaged
+            return None
+
+    def choose(self, entries: pa.Table) -> pa.Table:
+        """All ``entries``, or the sample."""
+        if self.sample is None or entries.num_rows <= self.sample:
+            return entries
+        return entries.take(pa.array(sorted(self.random.sample(range(entries.num_rows), self.sample)), pa.int64()))
+
+    def collection(self, name: str) -> VectorStore | None:
+        """The store, if it has the collection ``name``."""
+        return self.store if name in self.store.collections() else None
+
+    def read(self, name: str, ids: list[str], fields: list[str], *, with_vectors: bool = False) -> list[Point | None]:
+        """Points of a page of ``ids``; none where the collection is lost."""
+        self.result.checked += len(ids)
+        self.progress(len(ids))
+        try:
+            return self.store.get_many(name, ids, with_payload=fields, with_vectors=with_vectors)
+        except CollectionMissingError:
+            return [None] * len(ids)
+
+    def extras(
+        self, name: str, condition: Condition | None, expected: int, known: Callable[[], set[str]], fields: list[str]
+    ) -> Iterator[Point]:
+        """Points that are not among ``known``; looked for only where there are more than ``expected``."""
+        if name not in self.store.collections() or self.store.count(name, condition) <= expected:
+            return
+        ids = known()
+        after = None
+        while True:
+            points, after = self.store.scroll(name, condition, limit=PAGE, after=after, with_payload=fields)
+            yield from (point for point in points if point.id not in ids)
+            if after is None:
+                return
 
 
 def _audit_space(
-    check: _Check, con: Any, definitions: RepoDefinitions, paths: RepoPaths, space: Space, ledger: Ledger
-) -> None:
-    entries = ledger.entries(space.name)
-    ids = {
-        point_id(definitions.project, LIVE_EMBEDDING, {"pin_id": key}): (key, text_fp.hex(), str(payload_fp))
-        for key, text_fp, payload_fp in zip(
-            entries["key"].to_pylist(), entries["text_fp"].to_pylist(), entries["payload_fp"].to_pylist(), strict=True
-        )
-        if text_fp is not None
-    }
-    pin_ids, vectors, _ = vector_log.read_live(paths, space.name)
-    logged = {pin_id: row for row, pin_id in enumerate(pin_ids)}
-    for found in _pages(check, space.name, list(ids), with_vectors=True):
-        for point_uuid, point in found.items():
-            key, text_fp, payload_fp = ids[point_uuid]
-            if point is None:
-                check.result.note("missing", key)
-                continue
-            expected = vectors[logged[key]] if key in logged else None
-            _judge_vector(check.result, key, point, space, (text_fp, payload_fp), expected)
-    _find_extra(check, space.name, None, ids)
-    _find_pending(check, con, definitions, space, ledger)
-
-
-def _judge_vector(
-    result: Audit,
-    key: str,
-    point: Point,
+    check: Check,
+    con: Any,
+    definitions: RepoDefinitions,
+    paths: RepoPaths,
     space: Space,
-    fingerprints: tuple[str, str],
-    logged: npt.NDArray[np.float16] | None,
+    ledger: Ledger,
+    *,
+    live: bool,
 ) -> None:
+    entries = check.entries(paths, ledger, space.name)
+    if entries is None:
+        return
+    prefix = "" if live else f"{space.name}/"
+    damaged = damaged_parts(paths, space.name)
+    for part in damaged:
+        check.result.note("corrupted", f"vector log part {part.relative_to(paths.root)}")
+    check.wounds.files += damaged
+    log = None if damaged else LogIndex(paths, space.name)
+    with_vector = entries.filter(pc.is_valid(entries["text_fp"]))
+    found = in_log = 0
+    chosen = check.choose(with_vector)
+    wounded = check.wounds.pins.setdefault(space.name, {})
+    for start in range(0, chosen.num_rows, PAGE):
+        rows = chosen.slice(start, PAGE).select(["key", "text_fp", "payload_fp", "event_timestamp"]).to_pylist()
+        keys = [row["key"] for row in rows]
+        ids = point_ids(definitions.project, LIVE_EMBEDDING, "pin_id", keys)
+        points = check.read(space.name, ids, ["text_fp", "payload_fp", "model"], with_vectors=True)
+        logged = log.find(keys) if log else [None] * len(keys)
+        for row, point, last in zip(rows, points, logged, strict=True):
+            found += point is not None
+            in_log += last is not None
+            kind = _judge(row, point, space, last, log is not None)
+            if kind:
+                check.result.note(kind, prefix + row["key"])
+                wounded[row["key"]] = row["event_timestamp"]
+                if last is not None and not is_unit(last.vector.astype(np.float32)):
+                    check.wounds.logged.setdefault(space.name, set()).add(row["key"])
+
+    def known() -> set[str]:
+        return set(point_ids(definitions.project, LIVE_EMBEDDING, "pin_id", with_vector["key"].to_pylist()))
+
+    expected = found if chosen is with_vector else with_vector.num_rows
+    for point in check.extras(space.name, None, expected, known, ["key", "event_ts"]):
+        pin_id = (point.payload.get("key") or {}).get("pin_id")
+        check.result.note("extra", prefix + str(pin_id or point.id))
+        if pin_id is not None and [point.id] == point_ids(definitions.project, LIVE_EMBEDDING, "pin_id", [pin_id]):
+            wounded[pin_id] = from_micros(point.payload.get("event_ts", 0))
+        else:
+            check.wounds.points.setdefault(space.name, []).append(point.id)
+    if log is not None and (len(log) > in_log or check.sample is not None):
+        _find_unledgered(check, paths, space, prefix, {*with_vector["key"].to_pylist(), *wounded})
+    if space.status is Status.READY:
+        _find_pending(check, con, definitions, space, ledger, prefix, wounded)
+
+
+def _judge(row: dict[str, Any], point: Point | None, space: Space, logged: Logged | None, has_log: bool) -> str | None:
+    """What is wrong with the point of a ledger row, None if nothing."""
+    if point is None:
+        return "missing"
     vector = point.vectors.get(DEFAULT_VECTOR)
     if point.payload.get("model") != space.model_fingerprint:
-        result.note("wrong_space", key)
-    elif (point.payload.get("text_fp"), point.payload.get("payload_fp")) != fingerprints:
-        result.note("stale", key)
-    elif (
-        vector is None
-        or not np.isfinite(vector).all()
-        or abs(float(vector @ vector) - 1) > UNIT_TOLERANCE
-        or logged is None
-        or not np.array_equal(vector, logged.astype(np.float32))
+        return "wrong_space"
+    if (point.payload.get("text_fp"), point.payload.get("payload_fp")) != (
+        row["text_fp"].hex(),
+        str(row["payload_fp"]),
     ):
-        result.note("corrupted", key)
+        return "stale"
+    if vector is None or not is_unit(vector):
+        return "corrupted"
+    if has_log and (logged is None or not np.array_equal(vector, logged.vector.astype(np.float32))):
+        return "corrupted"
+    return None
 
 
-def _find_pending(check: _Check, con: Any, definitions: RepoDefinitions, space: Space, ledger: Ledger) -> None:
+def _find_unledgered(check: Check, paths: RepoPaths, space: Space, prefix: str, known: set[str]) -> None:
+    """Pins of the vector log that no ledger row or point stands behind, as after both were lost together."""
+    logged: set[str] = set()
+    for part in vector_log.read_parts(paths, space.name, ["pin_id"]):
+        logged.update(part["pin_id"].to_pylist())
+    extra = logged - known
+    for pin_id in sorted(extra):
+        check.result.note("extra", f"vector log: {prefix}{pin_id}")
+    if extra:
+        check.wounds.logged.setdefault(space.name, set()).update(extra)
+
+
+def _find_pending(
+    check: Check,
+    con: Any,
+    definitions: RepoDefinitions,
+    space: Space,
+    ledger: Ledger,
+    prefix: str,
+    wounded: dict[str, datetime | None],
+) -> None:
     """Pins whose source has moved on since they were written."""
     scan = open_pin_scan(con, definitions, space, ledger, check.held)
+    quarantined = ledger.quarantined(space.name)
     for batch in pin_changes(scan, space.template):
         for change in batch:
-            if change.kind in (Kind.CHANGED, Kind.PAYLOAD_ONLY) or (change.kind is Kind.REJECTED and change.had_vector):
-                check.result.note("stale", change.pin_id)
-    for key, _, _ in scan.gone:
-        check.result.note("stale", key)
+            if change.kind in (Kind.NEW, Kind.CHANGED) and change.text_fp in quarantined:
+                check.result.quarantined += 1
+            elif change.pin_id in wounded:
+                continue  # counted already
+            elif change.kind in (Kind.CHANGED, Kind.PAYLOAD_ONLY) or (
+                change.kind is Kind.REJECTED and change.had_vector
+            ):
+                check.result.note("stale", prefix + change.pin_id)
+                wounded[change.pin_id] = change.event_timestamp
+    for key, _, event in scan.gone:
+        if key not in wounded:
+            check.result.note("stale", prefix + key)
+            wounded[key] = event
 
 
-def _audit_view(check: _Check, con: Any, project: str, view: ViewDefinition, ledger: Ledger) -> None:
-    entries = ledger.entries(f"view:{view.name}")
-    scan = FeatureScan(con, view, entries, check.held)
-    rows = zip(
-        entries["key"].to_pylist(), entries["raw"].to_pylist(), entries["event_timestamp"].to_pylist(), strict=True
-    )
-    ids = {
-        point_id(project, view.name, scan.source.entity(key)): (key, str(raw), to_micros(event))
-        for key, raw, event in rows
-    }
-    collection = entity_collection(project, view.join_keys)
-    for found in _pages(check, collection, list(ids), with_vectors=False):
-        for point_uuid, point in found.items():
-            key, raw, event = ids[point_uuid]
-            name = f"{view.name}/{key}"
-            if point is None:
-                check.result.note("missing", name)
-            elif point.payload.get("event_ts", 0) > event:
-                check.result.note("ahead", name)
-            elif point.payload.get("fp") not in (raw, None):  # Feast's own materialize leaves no fingerprint
-                check.result.note("stale", name)
-    _find_extra(check, collection, view.name, ids)
-    for batch in scan.changes():
-        for key in batch["key"].to_pylist():
-            check.result.note("stale", f"{view.name}/{key}")
-    for key in scan.gone:
-        check.result.note("stale", f"{view.name}/{key}")
-
-
-def _pages(check: _Check, collection: str, ids: list[str], *, with_vectors: bool) -> Iterator[dict[str, Point | None]]:
-    chosen = check.choose(ids)
-    fields = ["text_fp", "payload_fp", "model", "event_ts", "fp"]
-    for start in range(0, len(chosen), PAGE):
-        page = chosen[start : start + PAGE]
-        points = check.store.get_many(collection, page, with_payload=fields, with_vectors=with_vectors)
-        check.result.checked += len(page)
-        check.progress(len(page))
-        yield dict(zip(page, points, strict=True))
-
-
-def _find_extra(check: _Check, collection: str, view: str | None, ids: Mapping[str, Any]) -> None:
-    """Points that no ledger entry stands for; a sampled audit compares counts only."""
-    condition = Match("view", view) if view else None
-    stored = check.store.count(collection, condition)
-    if check.sample is not None:
-        check.result.extra += max(0, stored - len(ids))
-        return
-    after = None
-    while True:
-        points, after = check.store.scroll(
-            collection, condition, limit=PAGE, after=after, with_payload=["key"], with_vectors=False
-        )
-        for point in points:
-            if point.id not in ids:
-                check.result.note("extra", str(point.payload.get("key", point.id)))
-        if after is None:
-            return
+def damaged_parts(paths: RepoPaths, space: str) -> list[Path]:
+    """Parts of the vector log, and notes of what was deleted from it, that cannot be read to their end."""
+    damaged = []
+    for part in [*vector_log.parts(paths, space), *vector_log.deletions(paths, space)]:
+        try:
+            with pq.ParquetFile(part) as file:
+                for _ in file.iter_batches():
+                    pass
+        except FileNotFoundError:
+            continue  # merged meanwhile
+        except (pa.ArrowException, OSError):
+            damaged.append(part)
+    return damaged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,15 @@ def write_json(path: Path, data: Any) -> None:
     write_bytes(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write ``table`` beside ``path``, fsync, rename."""
+def write_parquet(path: Path, table: pa.Table, repeating: Sequence[str] | None = None) -> None:
+    """Write ``table`` beside ``path``, fsync, rename.
+
+    :param repeating: columns whose values repeat, which alone are then stored as a dictionary; None tries it with all.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
+    dictionary = True if repeating is None else list(repeating)
+    pq.write_table(table, temporary, compression="zstd", use_dictionary=dictionary)
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

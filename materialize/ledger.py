@@ -1,70 +1,54 @@
 """The ledger: what was written for each (key, space), so that the next run knows what changed.
 
-Entries lie in Parquet shards sorted by the hash of the key, for the scan. A small SQLite file beside them (WAL mode)
-holds the runs, the list of live shards and the journal: batches committed since the shards were last written. A batch
-is in the ledger once its journal row is committed; :meth:`Ledger.fold` merges the journal into new shards and switches
-to them in one transaction, so a crash at any moment leaves either the old shards with their journal or the new ones.
+Entries lie in Parquet shards by the hash of the key, for the scan (:mod:`materialize.shards`). A small SQLite file
+beside them (WAL mode) holds the runs, the list of live shards and the journal: batches committed since the shards were
+last written. A batch is in the ledger once its journal row is committed; :meth:`Ledger.fold` merges the journal into
+the shards that it touches and switches to the new ones in one transaction, so a crash at any moment leaves either the
+old shards with their journal or the new ones.
 A *space* here is a vector space or, under ``view:<name>``, the online rows of a feature view.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import xxhash
 
-from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from materialize.files import write_parquet
-
-SCHEMA = pa.schema(
-    [
-        ("hash", pa.uint64()),  # xxh3-64 of the key: the order of the shards
-        ("key", pa.string()),
-        ("raw", pa.uint64()),
-        ("text_fp", pa.binary(16)),  # null: the pin has no text, so no vector
-        ("payload_fp", pa.uint64()),
-        ("event_timestamp", pa.timestamp("us", tz="UTC")),
-        ("run", pa.int64()),
-    ]
+from materialize.hashes import bits_for, halves, key_hashes
+from materialize.ledger_migrations import MIGRATIONS
+from materialize.ledger_notes import LedgerNotes
+from materialize.shards import (
+    DOUBTFUL_RAW,
+    DOUBTFUL_TEXT,
+    REMOVED,
+    SCHEMA,
+    LedgerError,
+    Result,
+    Shard,
+    ShardReader,
+    ShardReplacedError,
+    Summary,
 )
+from materialize.spill import Partitions, spill_folder
+
+__all__ = ["DOUBTFUL_RAW", "DOUBTFUL_TEXT", "MIGRATIONS", "SCHEMA", "Ledger", "LedgerError", "Summary"]
+
 ROWS_PER_SHARD = 1 << 18
-DOUBTFUL_RAW, DOUBTFUL_TEXT = 0, bytes(16)
-"""Fingerprints of an entry whose point may or may not have been written; no source row has them."""
+"""A shard with more is split; so one has half as many at least, unless pins left."""
+_PER_BUCKET = 1 << 17
+_READERS = 10
+_VACUUM_BYTES = 64 << 20
 
 
-class LedgerError(PinfeatherError):
-    """The ledger cannot be read."""
-
-
-def _m001_tables(db: sqlite3.Connection) -> None:
-    db.execute(
-        "CREATE TABLE runs (run INTEGER PRIMARY KEY AUTOINCREMENT, space TEXT NOT NULL, started_at TEXT NOT NULL, "
-        "finished_at TEXT, status TEXT NOT NULL, counts TEXT)"
-    )
-    db.execute("CREATE TABLE shards (space TEXT NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL)")
-    db.execute(
-        "CREATE TABLE journal (seq INTEGER PRIMARY KEY AUTOINCREMENT, space TEXT NOT NULL, run INTEGER NOT NULL, "
-        "removed INTEGER NOT NULL, entries BLOB NOT NULL)"
-    )
-    db.execute("CREATE TABLE engines (space TEXT PRIMARY KEY, engine TEXT NOT NULL, definition TEXT NOT NULL)")
-
-
-MIGRATIONS = (_m001_tables,)
-"""Numbered, append-only; never edited after a release."""
-
-
-class Ledger:
+class Ledger(LedgerNotes):
     """Entries, runs and journal of one repository. One writer at a time: its caller holds the writer lease."""
 
     def __init__(self, paths: RepoPaths) -> None:
@@ -79,6 +63,9 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._migrate()
+        except LedgerError:
+            self._db.close()
+            raise
         except sqlite3.OperationalError as error:
             raise LedgerError(f"{self._folder / 'ledger.db'} cannot be used now ({error}): try again.") from error
         except sqlite3.DatabaseError as error:
@@ -114,43 +101,6 @@ class Ledger:
     def close(self) -> None:
         """Close the SQLite file."""
         self._db.close()
-
-    # Runs -------------------------------------------------------------------------------------------------------
-
-    def start_run(self, space: str, after: int = 0) -> int:
-        """Note that a run over ``space`` began; its number, greater than ``after``.
-
-        Runs left open by a crash are marked as such.
-        """
-        self._db.execute("UPDATE runs SET status='crashed' WHERE status='running'")
-        (last,) = self._db.execute("SELECT coalesce(max(run), 0) FROM runs").fetchone()
-        number = max(int(last), after) + 1
-        self._db.execute(
-            "INSERT INTO runs (run, space, started_at, status) VALUES (?, ?, ?, 'running')",
-            (number, space, datetime.now(UTC).isoformat()),
-        )
-        return number
-
-    def finish_run(self, run: int, status: str, counts: Mapping[str, Any]) -> None:
-        """Note how a run ended, with its counts."""
-        self._db.execute(
-            "UPDATE runs SET finished_at=?, status=?, counts=? WHERE run=?",
-            (datetime.now(UTC).isoformat(), status, json.dumps(counts), run),
-        )
-
-    def tokens_per_second(self, space: str) -> float | None:
-        """Rate of the last finished run of ``space`` that encoded for at least a second, or None."""
-        rows = self._db.execute(
-            "SELECT counts FROM runs WHERE space=? AND status='done' AND counts IS NOT NULL ORDER BY run DESC LIMIT 50",
-            (space,),
-        ).fetchall()
-        for (text,) in rows:
-            counts = json.loads(text)
-            if counts.get("tokens") and counts.get("encode_seconds", 0) >= 1:
-                return float(counts["tokens"] / counts["encode_seconds"])
-        return None
-
-    # Entries ----------------------------------------------------------------------------------------------------
 
     def write(self, space: str, run: int, entries: pa.Table) -> None:
         """Commit one batch of entries (columns of :data:`SCHEMA` without ``hash`` and ``run``)."""
@@ -189,61 +139,106 @@ class Ledger:
         with pa.ipc.new_stream(sink, SCHEMA) as writer:
             writer.write_table(entries)
         self._db.execute(
-            "INSERT INTO journal (space, run, removed, entries) VALUES (?, ?, ?, ?)",
-            (space, run, int(removed), sink.getvalue().to_pybytes()),
+            "INSERT INTO journal (space, run, removed, entries, rows) VALUES (?, ?, ?, ?, ?)",
+            (space, run, int(removed), sink.getvalue().to_pybytes(), entries.num_rows),
         )
 
+    def of(self, space: str) -> SpaceEntries:
+        """The entries of ``space``, to be read bucket by bucket."""
+        return SpaceEntries(self, space)
+
     def entries(self, space: str) -> pa.Table:
-        """All entries of ``space``, sorted by hash and key: the shards with the journal laid over them.
+        """All entries of ``space`` in memory, sorted by hash: the shards with the journal laid over them.
 
         :raises LedgerError: if a shard cannot be read.
         """
-        for _ in range(10):  # a run beside this reader may fold meanwhile: its old shards go
-            files, journal = self._listed(space)
-            shards = [shard for file in files if (shard := self._read_shard(space, file)) is not None]
-            if len(shards) == len(files) or files == self._listed(space)[0]:
-                break
-        if not journal:
-            return pa.concat_tables(shards) if shards else SCHEMA.empty_table()
-        batches = [*shards, *(pa.ipc.open_stream(entries).read_all() for _, entries in journal)]
-        gone = [*(False for _ in shards), *(bool(removed) for removed, _ in journal)]
-        return _last_of_each(batches, gone)
+        return self.of(space).read(lambda reader: reader.part(0, 0, SCHEMA.names))
+
+    def pages(self, space: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Columns of all entries of ``space`` as of one moment, in bounded memory, sorted by hash.
+
+        :raises LedgerError: if a shard cannot be read, or was replaced by a run beside this reader.
+        """
+        with self.reader(space) as reader:
+            for prefix in range(1 << reader.bits):
+                try:
+                    yield reader.part(reader.bits, prefix, columns)
+                except ShardReplacedError:
+                    raise _busy(space) from None
+
+    def summary(self, space: str) -> Summary:
+        """Counts over the entries of ``space``, without reading shards where no journal lies over them."""
+        return self.of(space).read(lambda reader: reader.summary())
 
     def spaces(self) -> list[str]:
         """Every space with entries."""
-        rows = self._db.execute("SELECT space FROM shards UNION SELECT space FROM journal ORDER BY 1").fetchall()
+        rows = self._db.execute(
+            "SELECT space FROM shards WHERE file<>'' UNION SELECT space FROM journal ORDER BY 1"
+        ).fetchall()
         return [space for (space,) in rows]
 
     def fold(self, space: str) -> None:
-        """Merge the journal of ``space`` into new shards and switch to them."""
+        """Merge the journal of ``space`` into new shards in place of those that it touches, and switch to them."""
         if not self._db.execute("SELECT 1 FROM journal WHERE space=? LIMIT 1", (space,)).fetchone():
             return
         (last,) = self._db.execute("SELECT max(seq) FROM journal WHERE space=?", (space,)).fetchone()
-        entries = self.entries(space)
-        old = [file for (file,) in self._live(space)]
-        new = []
-        for start in range(0, entries.num_rows, ROWS_PER_SHARD):
-            shard = entries.slice(start, ROWS_PER_SHARD)
-            file = f"shard-{last:09d}-{start // ROWS_PER_SHARD:05d}.parquet"
-            write_parquet(self._shard_folder(space) / file, shard)
-            new.append((space, file, shard.num_rows))
+        old, new = [], []
+        with self.reader(space) as reader:
+            for shard in reader.shards or [Shard(0, 0, "", Summary())]:
+                pending = reader.pending(shard.bits, shard.prefix)
+                if not pending and not reader.lost(shard):
+                    continue
+                old.append(shard)
+                rows = shard.counts.rows + pending
+                if ROWS_PER_SHARD < rows <= 4 * ROWS_PER_SHARD:  # most of the journal may be about entries it has
+                    rows = reader.part(shard.bits, shard.prefix, ["hash"]).num_rows
+                more = bits_for(rows, ROWS_PER_SHARD)
+                for prefix in range(shard.prefix << more, (shard.prefix + 1) << more):
+                    entries = reader.part(shard.bits + more, prefix, SCHEMA.names)
+                    new.append(self._write_shard(space, last, shard.bits + more, prefix, entries))
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("DELETE FROM shards WHERE space=?", (space,))
-        self._db.executemany("INSERT INTO shards VALUES (?, ?, ?)", new)
+        self._db.executemany(
+            "DELETE FROM shards WHERE space=? AND bits=? AND prefix=?",
+            [(space, shard.bits, shard.prefix) for shard in old],
+        )
+        self._db.executemany(
+            "INSERT INTO shards (space, bits, prefix, file, rows, vectors, doubtful, unmatched) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(space, shard.bits, shard.prefix, shard.file, *_numbers(shard.counts)) for shard in new],
+        )
         self._db.execute("DELETE FROM journal WHERE space=? AND seq<=?", (space, last))
         self._db.execute("COMMIT")
-        for file in set(old) - {file for _, file, _ in new}:
-            (self._shard_folder(space) / file).unlink(missing_ok=True)
+        self._sweep(space)
+
+    def _write_shard(self, space: str, last: int, bits: int, prefix: int, entries: pa.Table) -> Shard:
+        file = ""
+        if entries.num_rows:
+            file = f"shard-{last:09d}-{bits:02d}-{prefix:04x}.parquet"
+            write_parquet(self._shard(space, file), entries, repeating=["event_timestamp", "run"])
+        return Shard(bits, prefix, file, Summary.of(entries))
+
+    def _sweep(self, space: str) -> None:
+        """Remove files that no fold needs any more, and give the room of a long journal back."""
+        live = {file for (file,) in self._live(space)}
+        for path in self._shard_folder(space).glob("*shard-*"):
+            if path.name not in live:
+                path.unlink(missing_ok=True)
+        (free,), (size,) = (self._db.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size"))
+        if free * size > _VACUUM_BYTES:
+            try:
+                self._db.execute("VACUUM")
+            except sqlite3.OperationalError:  # somebody reads: the next fold does it
+                return
 
     def forget(self, space: str) -> None:
-        """Drop every entry of ``space``, as when its feature view left the registry."""
+        """Drop every entry and quarantined text of ``space``, as when its feature view left the registry."""
         old = self._live(space)
         self._db.execute("BEGIN IMMEDIATE")
-        for table in ("shards", "journal", "engines"):
+        for table in ("shards", "journal", "engines", "quarantine"):
             self._db.execute(f"DELETE FROM {table} WHERE space=?", (space,))
         self._db.execute("COMMIT")
         for (file,) in old:
-            (self._shard_folder(space) / file).unlink(missing_ok=True)
+            self._shard(space, file).unlink(missing_ok=True)
 
     def engine(self, space: str) -> str | None:
         """Engine and version that made the raw fingerprints of ``space``."""
@@ -265,18 +260,39 @@ class Ledger:
         lost = [file for file in files if not self._shard(space, file).is_file()]
         return bool(lost) or self.engine(space) is None
 
-    def _listed(self, space: str) -> tuple[list[str], list[tuple[int, bytes]]]:
+    @contextmanager
+    def reader(self, space: str) -> Iterator[ShardReader]:
+        """The entries of ``space`` as of now; what a fold beside it replaces meanwhile cannot be read any more."""
+        with spill_folder(self._folder) as folder:
+            self._spill = folder
+            shards, journal = self._listed(space)
+            live = lambda file: (file,) in self._live(space)  # noqa: E731
+            yield ShardReader(self._shard_folder(space), shards, journal, live)
+
+    def _listed(self, space: str) -> tuple[list[Shard], Partitions]:
         """Live shards and journal of one moment."""
         self._db.execute("BEGIN")
-        files = [file for (file,) in self._live(space)]
-        journal = self._db.execute(
-            "SELECT removed, entries FROM journal WHERE space=? ORDER BY seq", (space,)
-        ).fetchall()
-        self._db.execute("COMMIT")
-        return files, journal
+        try:
+            shards = self._db.execute(
+                "SELECT bits, prefix, file, rows, vectors, doubtful, unmatched FROM shards WHERE space=? "
+                "ORDER BY CAST(prefix AS REAL) / (1 << bits)",
+                (space,),
+            ).fetchall()
+            (rows,) = self._db.execute("SELECT coalesce(sum(rows), 0) FROM journal WHERE space=?", (space,)).fetchone()
+            # As fine as the shards at least, so that it can be told which of them the journal touches.
+            bits = max([bits_for(rows, _PER_BUCKET), *(shard[0] for shard in shards)])
+            journal = Partitions(self._spill, bits)
+            batches = self._db.execute("SELECT removed, entries FROM journal WHERE space=? ORDER BY seq", (space,))
+            for removed, entries in batches:
+                table = pa.ipc.open_stream(entries).read_all()
+                gone = pa.array(np.full(table.num_rows, bool(removed)))
+                journal.add(table.append_column(REMOVED, gone), halves(table["hash"])[0])
+        finally:
+            self._db.execute("COMMIT")
+        return [Shard(bits, prefix, file, Summary(*counts)) for bits, prefix, file, *counts in shards], journal
 
     def _live(self, space: str) -> list[tuple[str]]:
-        return self._db.execute("SELECT file FROM shards WHERE space=? ORDER BY file", (space,)).fetchall()
+        return self._db.execute("SELECT file FROM shards WHERE space=? AND file<>'' ORDER BY file", (space,)).fetchall()
 
     def _shard(self, space: str, file: str) -> Path:
         return self._shard_folder(space) / file
@@ -284,40 +300,36 @@ class Ledger:
     def _shard_folder(self, space: str) -> Path:
         return self._folder / space.replace(":", "--")
 
-    def _read_shard(self, space: str, file: str) -> pa.Table | None:
-        path = self._shard(space, file)
-        try:
-            return pq.read_table(path, schema=SCHEMA)
-        except FileNotFoundError:
-            return None
-        except (pa.ArrowException, OSError) as error:
-            raise LedgerError(
-                f"The ledger shard {path} cannot be read ({error}). Restore it from a backup; or delete it and run "
-                "`pinfeather materialize`, which compares store and source and writes what this shard was about again."
-            ) from error
+
+class SpaceEntries:
+    """The entries of one space of a ledger."""
+
+    def __init__(self, ledger: Ledger, space: str) -> None:
+        self._ledger, self._space = ledger, space
+
+    def read(self, work: Callable[[ShardReader], Result]) -> Result:
+        """What ``work`` gives for a reader of one moment; it is called again if a fold ended that moment.
+
+        :raises LedgerError: if a shard cannot be read, or folds do not end.
+        """
+        for _ in range(_READERS):
+            with self._ledger.reader(self._space) as reader:
+                try:
+                    return work(reader)
+                except ShardReplacedError:
+                    continue
+        raise _busy(self._space)
 
 
-def key_hashes(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """xxh3-64 of each key."""
-    hashes = (xxhash.xxh3_64_intdigest(key.encode()) for key in keys.to_pylist())
-    return pa.array(np.fromiter(hashes, np.uint64, len(keys)))
+def _busy(space: str) -> LedgerError:
+    return LedgerError(f"Runs that write the ledger of {space} replaced what was being read of it: try again.")
+
+
+def _numbers(counts: Summary) -> tuple[int, int, int, int]:
+    return counts.rows, counts.vectors, counts.doubtful, counts.unmatched
 
 
 def _complete(entries: pa.Table, run: int) -> pa.Table:
-    entries = entries.append_column("hash", key_hashes(entries["key"]))
+    entries = entries.append_column("hash", key_hashes(entries["key"].to_pylist()))
     entries = entries.append_column("run", pa.array(np.full(entries.num_rows, run, np.int64)))
     return entries.select(SCHEMA.names).cast(SCHEMA)
-
-
-def _last_of_each(batches: Sequence[pa.Table], gone: Sequence[bool]) -> pa.Table:
-    """The last row of each key over the batches in order, without those whose last batch removes them."""
-    table = pa.concat_tables(batches)
-    removed = np.repeat(np.array(gone, bool), [batch.num_rows for batch in batches])
-    table = table.append_column("order", pa.array(np.arange(table.num_rows)))
-    order = pc.sort_indices(table, [("hash", "ascending"), ("key", "ascending"), ("order", "ascending")])
-    table, removed = table.take(order).drop_columns(["order"]), removed[order.to_numpy()]
-    keys = table["key"].combine_chunks()
-    if not len(keys):
-        return table
-    last = np.append(pc.not_equal(keys[:-1], keys[1:]).to_numpy(zero_copy_only=False), True)
-    return table.filter(pa.array(last & ~removed))

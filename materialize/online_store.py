@@ -105,7 +105,8 @@ class PinfeatherOnlineStoreConfig(FeastConfigBaseModel):
 class PinfeatherOnlineStore(OnlineStore):
     """Rows and vectors of Feast in Qdrant; see the module's description.
 
-    Among writes of one row the newer event timestamp wins; an equal one replaces. In a folder every write takes the
+    Among writes of one row the newer event timestamp wins; an equal one replaces. A row that the materializer deleted
+    comes back only with an event timestamp after the deletion. In a folder every write takes the
     writer lease for a moment, and reads go to the newest publication, or to this process's own writer.
     """
 

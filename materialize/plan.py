@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from embedders.tokens import TokenCounter
 from feature_repo.lexical import LEXICAL_VERSION
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import PinFields, PinTextTemplate
+from materialize import vector_log
 from materialize.definitions import RepoDefinitions, load_definitions
+from materialize.feature_rows import unwritable
 from materialize.ledger import DOUBTFUL_TEXT, Ledger
+from materialize.reconcile import view_definition, view_space
 from materialize.scan import PAYLOAD_COLUMNS, FeatureScan, PinScan, connect, held_pins, raw_engine
+from materialize.selection import Selection
 from materialize.spaces import Space, live_space
 from materialize.stores.layout import to_micros
 
 ASSUMED_TOKENS_PER_SECOND = 4000
 """Used until a first run of the space was measured: two cores without bf16."""
+
+_ENCODED_ROWS = 10_000
+"""Up to so many changed rows of a view are encoded to count those that cannot be written; more would take long."""
 
 
 class Kind(StrEnum):
@@ -78,6 +87,20 @@ class Counts:
     """Of the rejected, those that had a text and lose their vector."""
     features: dict[str, dict[str, int]] = field(default_factory=dict)
     """Feature view to its online rows ``changed``, ``gone`` and ``rejected``."""
+    held: int = 0
+    """Of the rejected, those whose row `validate` rejected, written before or not."""
+    quarantined: int = 0
+    """Of the rejected, those whose text the encoder cannot take."""
+    remaining: int = 0
+    """Pins that this run left for the next: beyond its limit, or after it was asked to stop."""
+    logged_texts: int = 0
+    """Of the texts of a plan, those whose vector the vector log has, where the ledger was lost: not encoded again."""
+    interrupted: bool = False
+    """The run was asked to stop, and did at a clean point."""
+    unknown: list[str] = field(default_factory=list)
+    """Of the pins that the run was restricted to, those that neither source nor ledger has."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Stage of the run to its seconds."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, seconds rounded to milliseconds."""
@@ -85,7 +108,13 @@ class Counts:
             **asdict(self),
             "seconds": round(self.seconds, 3),
             "estimated_seconds": round(self.estimated_seconds, 1),
+            "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
         }
+
+    @property
+    def paid(self) -> int:
+        """Pins whose point is written."""
+        return self.new + self.changed + self.payload_only
 
     @property
     def quiet(self) -> bool:
@@ -131,15 +160,15 @@ def _change(row: dict[str, Any], template: PinTextTemplate) -> PinChange:
     )
 
 
-def count_pins(scan: PinScan, space: Space, counts: Counts) -> dict[bytes, int]:
+def count_pins(scan: PinScan, space: Space, counts: Counts, selection: Selection) -> dict[bytes, int]:
     """Fill the pin counts of ``counts`` from ``scan``; gives text fingerprint to how many pins want its vector."""
     pins: dict[bytes, int] = {}
     total = 0
     counter = None
     counts.unchanged = scan.unchanged - scan.still_empty
     counts.rejected = scan.still_empty + scan.held
-    counts.gone = len(scan.gone)
-    for batch in pin_changes(scan, space.template):
+    counts.gone = len(selection.gone(scan.gone))
+    for batch in selection.pick(pin_changes(scan, space.template)):
         fresh = []
         for change in batch:
             counts.truncated += change.truncated
@@ -155,6 +184,7 @@ def count_pins(scan: PinScan, space: Space, counts: Counts) -> dict[bytes, int]:
         if fresh:
             counter = counter or TokenCounter(space.model)
             total += sum(counter.count(fresh))
+    selection.count(counts)
     counts.texts_to_encode = len(pins)
     counts.tokens = total
     return pins
@@ -163,10 +193,32 @@ def count_pins(scan: PinScan, space: Space, counts: Counts) -> dict[bytes, int]:
 def count_features(
     con: Any, definitions: RepoDefinitions, ledger: Ledger, held: frozenset[str], counts: Counts
 ) -> None:
-    """Fill the feature-row counts of ``counts``."""
+    """Fill the feature-row counts of ``counts``; of very many changed rows none is tried whether its type holds it."""
     for view in definitions.feature_views():
-        scan = FeatureScan(con, view, ledger.entries(f"view:{view.name}"), held)
-        counts.features[view.name] = {"changed": scan.changed, "gone": len(scan.gone), "rejected": 0}
+        space = view_space(view)
+        scan = FeatureScan(con, view, ledger.of(space), held)
+        moved = ledger.definition(space) not in (None, view_definition(definitions.project, view))
+        forgotten = moved or ledger.incomplete(space)
+        again = forgotten or ledger.engine(space) != raw_engine()
+        rejected = 0
+        if scan.changed <= _ENCODED_ROWS:
+            rejected = sum(len(unwritable(view, batch)) for batch in scan.changes())
+        counts.features[view.name] = {
+            "changed": (scan.rows if again else scan.changed) - rejected,
+            "gone": 0 if forgotten else len(scan.gone),
+            "rejected": rejected,
+        }
+
+
+def count_logged(paths: RepoPaths, space: str, ledger: Ledger, counts: Counts, texts: Iterable[bytes]) -> None:
+    """Note how many of ``texts`` the vector log has, where the ledger of ``space`` cannot say so."""
+    if not ledger.incomplete(space):
+        return
+    wanted = pa.array([text_fp.hex() for text_fp in texts], pa.string())
+    found: set[str] = set()
+    for part in vector_log.read_parts(paths, space, ["text_fp"]):
+        found.update(part["text_fp"].filter(pc.is_in(part["text_fp"], wanted)).to_pylist())
+    counts.logged_texts = len(found)
 
 
 def plan(paths: RepoPaths, model: str | None = None) -> Counts:
@@ -178,11 +230,13 @@ def plan(paths: RepoPaths, model: str | None = None) -> Counts:
     definitions = load_definitions(paths)
     space = live_space(paths, model)
     counts = Counts(space.name)
-    with Ledger(paths) as ledger, connect() as con:
+    with Ledger(paths) as ledger, connect(paths.ledger) as con:
         held = held_pins(paths)
         count_features(con, definitions, ledger, held, counts)
         scan = open_pin_scan(con, definitions, space, ledger, held)
-        count_pins(scan, space, counts)
+        texts = count_pins(scan, space, counts, Selection(quarantined=frozenset(ledger.quarantined(space.name))))
+        count_logged(paths, space.name, ledger, counts, texts)
+        counts.held = scan.held
         rate = ledger.tokens_per_second(space.name) or ASSUMED_TOKENS_PER_SECOND
     counts.estimated_seconds = counts.tokens / rate
     counts.seconds = time.perf_counter() - started
@@ -195,4 +249,4 @@ def open_pin_scan(
     """The scan of every pin against the ledger of ``space``; raw fingerprints of another engine are not believed."""
     trust = ledger.engine(space.name) in (None, raw_engine())
     fields = [rule.name for rule in space.template.rules]
-    return PinScan(con, definitions, fields, ledger.entries(space.name), held, trust_raw=trust)
+    return PinScan(con, definitions, fields, ledger.of(space.name), held, trust_raw=trust)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+import pyarrow.compute as pc
+
 from materialize.definitions import RepoDefinitions, ViewDefinition
-from materialize.ledger import DOUBTFUL_RAW, DOUBTFUL_TEXT, Ledger
+from materialize.ledger import Ledger
 from materialize.releases import LIVE_EMBEDDING
 from materialize.scan import raw_engine
-from materialize.stores.layout import entity_collection, from_micros, point_ids
+from materialize.stores.errors import StoreError
+from materialize.stores.layout import decode_key, entity_collection, from_micros, point_id, point_ids
 from materialize.stores.port import Condition, Match, Point, VectorStore
 
 logger = logging.getLogger(__name__)
@@ -43,8 +47,12 @@ def space_definition(project: str) -> str:
     return json.dumps({"project": project})
 
 
-def reconcile_views(definitions: RepoDefinitions, ledger: Ledger, store: VectorStore, run: int) -> None:
-    """Doubt or forget the rows of feature views that changed their definition, or that the store does not hold."""
+def reconcile_views(definitions: RepoDefinitions, ledger: Ledger, store: VectorStore, run: int) -> frozenset[str]:
+    """Doubt or forget the rows of feature views that changed their definition, or that store or ledger lost.
+
+    Gives the names of the views whose entries were given up here: they are to be written again in whole.
+    """
+    emptied = set()
     known = {view_space(view) for view in definitions.feature_views()}
     for space in ledger.spaces():
         if space.startswith("view:") and space not in known:
@@ -54,13 +62,17 @@ def reconcile_views(definitions: RepoDefinitions, ledger: Ledger, store: VectorS
         if ledger.definition(space) not in (None, now):
             logger.info("feature view %s is defined otherwise than when it was written: writing it again", view.name)
             _forget(ledger, store, space)
+            emptied.add(view.name)
         elif ledger.incomplete(space):
-            _delete_own_rows(store, entity_collection(definitions.project, view.join_keys), view.name)
+            written = ledger.engine(space) is not None
             ledger.forget(space)
+            if _adopt_rows(definitions.project, view, ledger, store, run) or written:
+                emptied.add(view.name)
         elif ledger.engine(space) != raw_engine():
             _doubt_all(ledger, space, run)
         ledger.set_engine(space, raw_engine(), now)
     _find_lost_rows(definitions, ledger, store, run)
+    return frozenset(emptied)
 
 
 def _find_lost_rows(definitions: RepoDefinitions, ledger: Ledger, store: VectorStore, run: int) -> None:
@@ -68,8 +80,8 @@ def _find_lost_rows(definitions: RepoDefinitions, ledger: Ledger, store: VectorS
     collections: dict[str, list[tuple[ViewDefinition, int]]] = {}
     for view in definitions.feature_views():
         name = entity_collection(definitions.project, view.join_keys)
-        raws = ledger.entries(view_space(view))["raw"].to_pylist()
-        collections.setdefault(name, []).append((view, len(raws) - raws.count(DOUBTFUL_RAW)))
+        written = ledger.summary(view_space(view))
+        collections.setdefault(name, []).append((view, written.rows - written.unmatched))
     for name, views in collections.items():
         stored = store.count(name) if name in store.collections() else 0
         if stored >= sum(rows for _, rows in views):
@@ -82,13 +94,13 @@ def _find_lost_rows(definitions: RepoDefinitions, ledger: Ledger, store: VectorS
 
 def reconcile_space(project: str, space: str, ledger: Ledger, store: VectorStore, run: int) -> list[str]:
     """Doubt what store and ledger disagree on; ids of points that no pin of this project stands behind, to delete."""
-    entries = ledger.entries(space)
-    text_fps = entries["text_fp"].to_pylist()
-    with_vector = [key for key, fp in zip(entries["key"].to_pylist(), text_fps, strict=True) if fp is not None]
+    written = ledger.summary(space)
     moved = ledger.definition(space) not in (None, space_definition(project))
-    settled = not moved and DOUBTFUL_TEXT not in text_fps and not ledger.incomplete(space)
-    if settled and store.count(space) == len(with_vector):
+    settled = not moved and not written.doubtful and not ledger.incomplete(space)
+    if settled and store.count(space) == written.vectors:
         return []
+    entries = ledger.entries(space)
+    with_vector = entries.filter(pc.is_valid(entries["text_fp"]))["key"].to_pylist()
     events = dict(zip(entries["key"].to_pylist(), entries["event_timestamp"].to_pylist(), strict=True))
     expected = dict(zip(point_ids(project, LIVE_EMBEDDING, "pin_id", with_vector), with_vector, strict=True))
     doubtful, strangers = set(with_vector), []
@@ -115,16 +127,43 @@ def _forget(ledger: Ledger, store: VectorStore, space: str) -> None:
     ledger.forget(space)
 
 
-def _delete_own_rows(store: VectorStore, collection: str, view: str) -> None:
-    """Delete the rows of a view that a materializer wrote; rows that Feast pushed carry no fingerprint and stay."""
-    if collection in store.collections():
-        points = _points(store, collection, Match("view", view), ["fp"])
-        store.delete(collection, ids=[point.id for point in points if "fp" in point.payload])
+def _adopt_rows(project: str, view: ViewDefinition, ledger: Ledger, store: VectorStore, run: int) -> bool:
+    """Doubt the rows of pins that a materializer wrote and only the store knows; whether there was any row.
+
+    So the run writes them again, or deletes and buries what the source no longer has. Rows of other keys are deleted.
+    Rows that Feast pushed carry no fingerprint and stay as they are.
+    """
+    collection = entity_collection(project, view.join_keys)
+    if collection not in store.collections():
+        return False
+    found, strangers = False, []
+    points = _points(store, collection, Match("view", view.name), ["key", "event_ts", "fp"])
+    rows = (point for point in points if "fp" in point.payload)
+    while page := list(islice(rows, _PAGE)):
+        found = True
+        pins = [_pin_of(project, view, point) for point in page]
+        strangers += [point.id for pin_id, point in zip(pins, page, strict=True) if pin_id is None]
+        known = {
+            pin: point.payload.get("event_ts", 0) for pin, point in zip(pins, page, strict=True) if pin is not None
+        }
+        ledger.doubt(view_space(view), run, list(known), [from_micros(event) for event in known.values()])
+    store.delete(collection, ids=strangers)
+    return found
+
+
+def _pin_of(project: str, view: ViewDefinition, point: Point) -> str | None:
+    """The pin whose row lies there; None if it is no row of a pin, or not where that pin's row belongs."""
+    try:
+        pin_id = decode_key(point.payload["key"])["pin_id"] if view.join_keys == ("pin_id",) else None
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+    there = isinstance(pin_id, str) and point.id == point_id(project, view.name, {"pin_id": pin_id})
+    return str(pin_id) if there else None
 
 
 def _doubt_all(ledger: Ledger, space: str, run: int) -> None:
-    entries = ledger.entries(space)
-    ledger.doubt(space, run, entries["key"].to_pylist(), entries["event_timestamp"].to_pylist())
+    for entries in ledger.pages(space, ["key", "event_timestamp"]):
+        ledger.doubt(space, run, entries["key"].to_pylist(), entries["event_timestamp"].to_pylist())
 
 
 def _points(store: VectorStore, collection: str, condition: Condition | None, fields: list[str]) -> Iterator[Point]:

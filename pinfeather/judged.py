@@ -16,19 +16,26 @@ from materialize.releases import current_release
 from materialize.scan import TEXT_COLUMNS, connect, quote
 
 
-def judged_pairs(paths: RepoPaths) -> PairSet:
+class NoJudgmentsError(PinfeatherError):
+    """Nobody has judged a pin that is in the catalogue."""
+
+
+def judged_pairs(paths: RepoPaths, space: str | None = None) -> PairSet:
     """Every (query, pin) that people judged, at the median of its levels (halves up), in query and pin order.
 
-    Pins that are no longer in the catalogue are left out. Vectors come from the live space's vector log.
+    Pins that are no longer in the catalogue are left out.
 
-    :raises PinfeatherError: without judgments, or before the first `materialize`.
+    :param space: its vector log gives the vectors; default is the live one.
+    :raises NoJudgmentsError: without judgments.
+    :raises PinfeatherError: before the first `materialize`.
     """
     release = current_release(paths)
     if release is None or release.live_space is None:
         raise PinfeatherError(f"Nothing was materialized in {paths.root} yet: run `pinfeather materialize` first.")
-    levels, rows = _read(paths)
+    there = (paths.valid / "judgments.parquet").is_file()
+    levels, rows = _read(paths) if there else ({}, {})
     if not levels:
-        raise PinfeatherError(
+        raise NoJudgmentsError(
             f"No judged pin of {paths.root} is in the catalogue: put rows (query, pin_id, level ...) into "
             f"{paths.raw / 'judgments'}, then `pinfeather validate` and `pinfeather aggregate`."
         )
@@ -41,7 +48,7 @@ def judged_pairs(paths: RepoPaths) -> PairSet:
         pin_of=np.array([pins[pin_id] for _, pin_id in pairs], np.int64),
         levels=np.array([int(np.floor(np.median(levels[pair]) + 0.5)) for pair in pairs], np.int64),
         blobs=tuple(rows[pin_id]["tokens"] for pin_id in pins),
-        pin_vectors=_vectors(paths, release.live_space, list(pins)),
+        pin_vectors=_vectors(paths, space or release.live_space, list(pins)),
         click_rate=_column(rows, pins, "click_rate"),
         save_rate=_column(rows, pins, "save_rate"),
         source=f"judgments of {paths.root.name}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,18 @@ import click
 from feature_repo.errors import UsageError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; NaN, which no comparison with the bounds refuses, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; click's usage error if it is out of bounds or not finite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number: give one in the range {self._describe_range()}.", param, ctx)
+        return number
+
 
 repo_option: Decorator = click.option(
     "--repo",
@@ -41,6 +54,25 @@ precision_option: Decorator = click.option(
     envvar="PINFEATHER_PRECISION",
     show_envvar=True,
     help="auto takes bf16 where the processor has it, else fp32.",
+)
+max_gone_option: Decorator = click.option(
+    "--max-gone",
+    default=0.2,
+    show_default=True,
+    show_envvar=True,
+    type=FiniteRange(0, 1),
+    help="Stop if more than this share of pins, or of the rows of a feature view with 20 or more, is gone.",
+)
+allow_deletes_option: Decorator = click.option(
+    "--allow-deletes", is_flag=True, show_envvar=True, help="Believe a source that lost more than --max-gone."
+)
+lock_timeout_option: Decorator = click.option(
+    "--lock-timeout",
+    default=10.0,
+    type=FiniteRange(0, 86_400),
+    show_default=True,
+    show_envvar=True,
+    help="Seconds to wait for another writer.",
 )
 
 

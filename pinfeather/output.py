@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -72,19 +73,55 @@ def show(value: Any) -> str:
     return str(value)
 
 
+LINE_SECONDS = 10.0
+"""Pause between two lines of progress where there is no terminal to draw a bar on."""
+
+
 @contextmanager
-def progress(label: str, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on stderr, where that is a terminal; the callback takes (done, total or None)."""
+def progress(label: str, quiet: bool = False, lines: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar with rate and time left on stderr, where that is a terminal.
+
+    The callback takes (done, total or None).
+
+    :param lines: where there is no terminal, a line instead: the first at once, then every :data:`LINE_SECONDS`.
+    """
+    started = time.monotonic()
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+        last = float("-inf")
+
+        def line(done: int, total: int | None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= LINE_SECONDS or done == total:
+                last = now
+                say(f"{label}: {progress_line(done, total, now - started)}")
+
+        yield line if lines and not quiet else lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(label, total=None, line="")
+
+        def update(done: int, total: int | None) -> None:
+            line = progress_line(done, total, time.monotonic() - started)
+            bar.update(task, completed=done, total=total, line=line)
+
+        yield update
+
+
+def progress_line(done: int, total: int | None, seconds: float) -> str:
+    """How far it is, at what rate, and how long the rest takes: ``1,024 of 4,096, 128/s, 24 s left``."""
+    rate = done / seconds if seconds > 0 else 0.0
+    parts = [f"{done:,} of {total:,}" if total is not None else f"{done:,}"]
+    if rate:
+        parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        if total is not None and total > done:
+            left = (total - done) / rate
+            parts.append(f"{left:,.0f} s left" if left < 120 else f"{left / 60:,.0f} min left")
+    return ", ".join(parts)
 
 
 def running_total(tell: Callable[[int, int | None], None], total: int | None = None) -> Callable[[int], None]:

@@ -16,7 +16,7 @@ from feature_repo.lexical import LexicalStatistics
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE
 from materialize.releases import current_release, publish_release
-from materialize.spaces import Space, live_space
+from materialize.spaces import Space, live_space, load_space
 from pinfeather.judged import judged_pairs
 from pinfeather.pipeline import fit_lexical
 
@@ -40,21 +40,28 @@ class Judged:
 
     @classmethod
     def read(
-        cls, paths: RepoPaths, encoder: Encoder | None = None, device: str = "auto", progress: Progress | None = None
+        cls,
+        paths: RepoPaths,
+        encoder: Encoder | None = None,
+        device: str = "auto",
+        progress: Progress | None = None,
+        space_name: str | None = None,
     ) -> Judged:
         """Judged pairs, the release's statistics (fitted now if it names none) and the features of every pair.
 
+        :param space_name: the space whose vectors the pairs get; default is the live one.
+        :raises UsageError: if there is no such space.
         :raises PinfeatherError: without judgments, or before the first `materialize`.
         """
-        from embedders.encoder import load_encoder
         from embedders.training import pair_features
+        from materialize.encoders import Encoders
 
-        pairs = judged_pairs(paths)
-        space = live_space(paths)
+        space = live_space(paths) if space_name in (None, "live") else load_space(paths, str(space_name))
+        pairs = judged_pairs(paths, space.name)
         release = current_release(paths)
         digest = (release.lexical if release else None) or fit_lexical(paths)["digest"]
         statistics = LexicalStatistics.load(paths.lexical / f"{digest}.json")
-        encoder = encoder or load_encoder(space.model, device=device, expected_fingerprint=space.model_fingerprint)
+        encoder = Encoders(device, given=encoder).of(space)
         features = pair_features(pairs, encoder, space.template, statistics, progress)
         return cls(paths, pairs, space, statistics, encoder, features)
 
@@ -78,7 +85,10 @@ def cross_validate_judged(
 
 
 def train_student(judged: Judged, name: str | None = None, seed: int = 0) -> dict[str, Any]:
-    """Fit the head on every judged pair, write the bundle, and name it in the next release.
+    """Fit the head on every judged pair and write the bundle; if it is of the live space, the next release names it.
+
+    A bundle of another space goes live with its space: `pinfeather promote SPACE --bundle NAME`. ``release`` is None
+    then.
 
     :raises UsageError: if a bundle of that name exists: bundles are never overwritten.
     """
@@ -104,8 +114,9 @@ def train_student(judged: Judged, name: str | None = None, seed: int = 0) -> dic
         training=training,
     )
     folder = bundle.save(paths.bundles / name)
-    release = publish_release(paths, bundle=name)
-    return {"bundle": name, "folder": str(folder), "space": judged.space.name, "release": release.number, **training}
+    live = live_space(paths).name == judged.space.name
+    release = publish_release(paths, bundle=name).number if live else None
+    return {"bundle": name, "folder": str(folder), "space": judged.space.name, "release": release, **training}
 
 
 def _free_name(paths: RepoPaths) -> str:
@@ -142,6 +153,7 @@ def score_file(
     """
     from embedders.encoder import load_encoder
     from embedders.training import fit_statistics, pair_features, score_pairs
+    from materialize.encoders import Encoders
 
     paths = RepoPaths.open(repo) if bundle_folder is None or (Path(repo) / "feature_store.yaml").is_file() else None
     bundle = _bundle(paths, bundle_folder, needed="student" in scorers)
@@ -152,9 +164,17 @@ def score_file(
         template = live_space(paths).template if paths else DEFAULT_TEMPLATE
         snapshot = paths.lexical / f"{release.lexical}.json" if paths and release and release.lexical else None
         statistics = LexicalStatistics.load(snapshot) if snapshot else fit_statistics(pairs)
-    model = live_space(paths).model if paths else "packaged"
-    expected = bundle.manifest.query_tower if bundle else None
-    encoder = load_encoder(model, device=device, expected_fingerprint=expected)
+    encoder: Encoder
+    if paths:
+        encoder = Encoders(device).of(live_space(paths))
+        if bundle and bundle.manifest.query_tower != encoder.fingerprint:
+            raise PinfeatherError(
+                f"Bundle {bundle.manifest.name} was trained with the query tower {bundle.manifest.query_tower}, the "
+                f"live space has {encoder.fingerprint}: name a bundle of the live space."
+            )
+    else:
+        expected = bundle.manifest.query_tower if bundle else None
+        encoder = load_encoder("packaged", device=device, expected_fingerprint=expected)
     features = pair_features(pairs, encoder, template, statistics, progress)
     judged = None
     if paths and set(scorers) - {"student"}:

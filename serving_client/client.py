@@ -72,6 +72,8 @@ class PinClient:
     ) -> None:
         self.paths = RepoPaths.open(repo)
         self._towers = Towers(device, QueryCache(query_cache_bytes), encoder)
+        self._asked: set[str] = set()
+        """Spaces that somebody asked for by their own name: their models and query vectors outlive a switch."""
         self._publications = Publications(self.paths, self._switched, FRESH_SECONDS)
 
     def __enter__(self) -> PinClient:
@@ -94,7 +96,15 @@ class PinClient:
         return self._towers.cache.stats
 
     def _switched(self, publication: Publication) -> None:
-        self._towers.keep_only([publication.space(name) for name in set(publication.release.names.values())])
+        self._asked.intersection_update(publication.spaces())
+        served = [publication.space(name) for name in set(publication.release.names.values())]
+        self._towers.keep_only([*served, *publication.opened(self._asked.copy())])
+
+    def _space(self, publication: Publication, name: str) -> Space:
+        space = publication.space(name)
+        if name == space.name:
+            self._asked.add(name)
+        return space
 
     # --- vectors and features ---------------------------------------------------------------------------------------
 
@@ -108,14 +118,14 @@ class PinClient:
         """
         texts = _texts("queries", queries)
         with self._publications.current() as publication:
-            named = publication.space(space)
+            named = self._space(publication, space)
         return self._towers.embed_queries(named, texts)
 
     def embed_boards(self, titles: Sequence[str], space: str = LIVE) -> Embeddings:
         """Vectors of boards out of their titles, written as ``space`` writes a pin's board titles. Errors as above."""
         texts = _texts("titles", titles)
         with self._publications.current() as publication:
-            named = publication.space(space)
+            named = self._space(publication, space)
         return self._towers.embed_boards(named, texts)
 
     def pin_embeddings(self, ids: Sequence[str], space: str = LIVE) -> Embeddings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from materialize.releases import LIVE_EMBEDDING, Release
 from materialize.spaces import Space, load_space
 from materialize.stores.errors import NoPublicationError, StoreError
 from materialize.stores.layout import entity_collection, point_ids
-from materialize.stores.port import Point
+from materialize.stores.port import DEFAULT_VECTOR, CollectionSpec, Point
 from materialize.stores.reader import Snapshot
 from materialize.stores.session import StoreView, session
 
@@ -36,6 +36,8 @@ LIVE = "live"
 class Publication:
     """One publication with its release; everything a request reads comes from one of these.
 
+    The manifests of its spaces are read at once: one of that name may be dropped and made anew while this still serves.
+
     :param reader: the publication in the store; closed with this.
     :raises PinfeatherError: if the repository is not applied.
     """
@@ -47,6 +49,10 @@ class Publication:
         manifest = reader.release
         self.release = Release.from_json(manifest) if manifest else Release(0)
         self._spaces: dict[str, Space] = {}
+        for name, spec in reader.collections().items():
+            with suppress(PinfeatherError):  # one that cannot be read stops nobody else; who asks for it is told
+                if (paths.spaces / f"{name}.json").is_file():
+                    self._spaces[name] = self._load_space(name, spec)
 
     @property
     def number(self) -> int:
@@ -83,12 +89,23 @@ class Publication:
     def space(self, name: str = LIVE) -> Space:
         """The space called ``name``: ``live``, a public name of the release, or a physical name.
 
-        :raises PinfeatherError: if there is none; the message lists those there are.
+        :raises PinfeatherError: if there is none (the message lists those there are), or its manifest does not fit.
         """
         physical = self._physical(name)
         if physical not in self._spaces:
-            self._spaces[physical] = load_space(self.paths, physical)
+            self._spaces[physical] = self._load_space(physical, self.reader.collections().get(physical))
         return self._spaces[physical]
+
+    def _load_space(self, name: str, spec: CollectionSpec | None) -> Space:
+        space = load_space(self.paths, name)
+        vector = spec.vectors.get(DEFAULT_VECTOR) if spec else None
+        if vector is not None and vector.size != space.dimension:
+            raise PinfeatherError(
+                f"Space {name} has {vector.size} dimensions in publication {self.number}, and its manifest says "
+                f"{space.dimension}: it was made anew meanwhile, so ask again once that is published; if it stays so, "
+                f"`pinfeather spaces drop {name}` and create it again."
+            )
+        return space
 
     def _physical(self, name: str) -> str:
         public = LIVE_EMBEDDING if name == LIVE else name
@@ -106,7 +123,12 @@ class Publication:
 
     def spaces(self) -> list[str]:
         """Physical names of the spaces that can be read."""
-        return [name for name in self.reader.collections() if (self.paths.spaces / f"{name}.json").is_file()]
+        there = self.reader.collections()
+        return [name for name in there if name in self._spaces or (self.paths.spaces / f"{name}.json").is_file()]
+
+    def opened(self, names: Iterable[str]) -> list[Space]:
+        """Of the spaces ``names``, by their physical names, those whose manifests this has read."""
+        return [self._spaces[name] for name in names if name in self._spaces]
 
     def view_of(self, space: Space) -> str:
         """The embedding view under which the space's points have their ids."""
@@ -219,10 +241,10 @@ class Publications:
             return False
         try:
             publication = Publication(self.paths, reader)
+            self._on_switch(publication)
         except BaseException:
             reader.close()
             raise
-        self._on_switch(publication)
         with self._lock:
             # Closed meanwhile: the new one goes at once, the old one is let go by close() or its last request.
             self._newest = None if self._closed else publication

@@ -47,7 +47,7 @@ class Towers:
         return self._embed(space, texts, tuple(titles))
 
     def _embed(self, space: Space, texts: Sequence[str], ids: tuple[str, ...] | None = None) -> Embeddings:
-        fingerprint = self._given.fingerprint if self._given else space.model_fingerprint
+        fingerprint = self._fitted(space, self._given).fingerprint if self._given else space.model_fingerprint
         space.check_query_tower(fingerprint)
         vectors = np.full((len(texts), space.dimension), np.nan, dtype=np.float32)
         known = self.cache.vectors(fingerprint, [text for text in texts if text], lambda new: self._encode(space, new))
@@ -64,19 +64,25 @@ class Towers:
 
     def _encoder(self, space: Space) -> Encoder:
         if self._given is not None:
-            return self._given
+            return self._fitted(space, self._given)
         with self._loading:
-            encoder = self._loaded.get(space.model_fingerprint)
+            encoder = self._loaded.get(space.whole_fingerprint)
             if encoder is None:
                 from embedders.encoder import load_encoder
 
-                encoder = load_encoder(space.model, device=self.device, expected_fingerprint=space.model_fingerprint)
-                self._loaded[space.model_fingerprint] = encoder
-            return encoder
+                encoder = load_encoder(space.model, device=self.device, expected_fingerprint=space.whole_fingerprint)
+                self._loaded[space.whole_fingerprint] = encoder
+            return self._fitted(space, encoder)
+
+    @staticmethod
+    def _fitted(space: Space, encoder: Encoder) -> Encoder:
+        from materialize.encoders import fitted
+
+        return fitted(space, encoder)
 
     def keep_only(self, spaces: Sequence[Space]) -> None:
         """Let go of the models, and of the vectors of every model, that none of ``spaces`` takes."""
-        fingerprints = {fingerprint for space in spaces for fingerprint in space.query_towers}
+        models = {space.whole_fingerprint for space in spaces}
         with self._loading:
-            self._loaded = {name: each for name, each in self._loaded.items() if name in fingerprints}
-        self.cache.keep_only(fingerprints)
+            self._loaded = {name: each for name, each in self._loaded.items() if name in models}
+        self.cache.keep_only({fingerprint for space in spaces for fingerprint in space.query_towers})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from client_catalogue import WordEncoder, copy_of, move_pin
 
+from embedders.cut import cut_fingerprint
 from feature_repo.errors import PinfeatherError
 from materialize.releases import LIVE_EMBEDDING, current_release, write_release
 from materialize.spaces import load_space, save_space
@@ -107,6 +108,51 @@ def test_a_release_with_another_model_drops_the_old_query_vectors(shop, tower):
         with pytest.raises(PinfeatherError, match="next-model"):
             client.embed_queries(["fern"])
         assert client.embed_queries(["fern"], space=old.name).space == old.name
+
+
+def cut_space(shop, name="small", dimension=16):
+    """A further space in the store, of the packaged model's first components, with one pin."""
+    live = load_space(shop, current_release(shop).live_space)
+    fingerprint = cut_fingerprint(live.model_fingerprint, dimension)
+    small = replace(live, name=name, dimension=dimension, tower=live.model_fingerprint)
+    save_space(shop, small := replace(small, model_fingerprint=fingerprint, query_towers=(fingerprint,)))
+    with open_writer(shop.online) as writer:
+        writer.create(name, CollectionSpec({"vector": VectorSpec(dimension)}))
+        writer.upsert(name, [copy_of("fern0", np.eye(dimension, dtype=np.float32)[0])])
+        writer.publish(current_release(shop).to_json())
+    return small
+
+
+def test_query_vectors_of_a_space_that_was_asked_for_outlive_a_publication(shop, tower):
+    cut_space(shop)
+    with PinClient(shop.root, encoder=tower) as client:
+        client.embed_queries(["fern"])
+        client.embed_queries(["fern"], space="small")
+        tower.encoded.clear()
+        move_pin(shop, "pasta0", "fern")
+        assert client.refresh()
+        assert client.embed_queries(["fern"], space="small").vectors.shape == (1, 16)
+        assert tower.encoded == []
+        with open_writer(shop.online) as writer:
+            writer.drop("small")
+            writer.publish(current_release(shop).to_json())
+        assert client.refresh()
+        assert client.query_cache.entries == 1  # that of the live space
+
+
+def test_a_publication_goes_with_the_manifests_of_when_it_was_opened(shop, tower):
+    small = cut_space(shop)
+    with PinClient(shop.root, encoder=tower) as client:
+        client.pin_embeddings(["fern1"])
+        save_space(shop, replace(small, dimension=8, model_fingerprint="anew"))
+        found = client.pin_embeddings(["fern0"], space="small")
+        assert (found.vectors.shape, found.model) == ((1, 16), small.model_fingerprint)
+        with PinClient(shop.root, encoder=tower) as late:
+            assert late.pin_embeddings(["fern1"]).found.all()  # the other spaces are read nevertheless
+            with pytest.raises(PinfeatherError, match=r"small has 16 .*manifest says 8.*ask again"):
+                late.pin_embeddings(["fern0"], space="small")
+        (shop.spaces / "small.json").unlink()
+        assert client.pin_embeddings(["fern0"], space="small").found.all()
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(shop, tmp_path):

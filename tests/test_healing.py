@@ -21,6 +21,8 @@ from materialize.stores.layout import entity_collection, point_id
 from materialize.stores.port import Match
 from materialize.stores.publication import open_reader, open_writer
 
+pytestmark = pytest.mark.slow
+
 WRITE = "materialize.ledger.Ledger.write = bang"
 WRITE_ROWS = """plain = materialize.ledger.Ledger.write
         def write(ledger, space, *rest):

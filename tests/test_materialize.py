@@ -212,25 +212,27 @@ CRASHES = {
 }
 
 
-def killed_run(paths, patch):
-    """A run in a process of its own that dies by SIGKILL where ``patch`` puts ``bang``."""
+def killed_run(paths, patch, call="run"):
+    """A run (or repair) in a process of its own that dies by SIGKILL where ``patch`` puts ``bang``."""
+    start = {"run": "materialize.run.materialize", "repair": "materialize.repair.repair"}[call]
     script = f"""
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import conftest, materialize.run, materialize.stores.publication
+        import conftest, materialize.repair, materialize.run, materialize.stores.publication
         from feature_repo.paths import RepoPaths
         from pathlib import Path
         def bang(*args, **kwargs):
             os.kill(os.getpid(), signal.SIGKILL)
         {patch}
         options = materialize.run.RunOptions(encoder=conftest.CountingEncoder())
-        materialize.run.materialize(RepoPaths(Path({str(paths.root)!r})), options)
+        {start}(RepoPaths(Path({str(paths.root)!r})), options)
     """
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=False)
     assert killed.returncode == -9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", CRASHES)
 def test_a_killed_run_costs_at_most_its_batch_and_leaves_no_wrong_answer(catalogue, encoder, moment):
     for number in range(12):

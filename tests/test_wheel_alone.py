@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("feature_repo", "embedders", "materialize", "serving_client", "pinfeather")
 STORE = "    type: materialize.online_store.PinfeatherOnlineStore\n    path: data/online\n"

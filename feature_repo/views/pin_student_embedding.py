@@ -1,4 +1,10 @@
-"""View ``pin_student_embedding``: the live space's vectors; its batch source is that space's vector log."""
+"""View ``pin_student_embedding``: the live space's vectors; its batch source is that space's vector log.
+
+Beside it one view ``pin_student_embedding__<space>`` for each space, over that space's own log: for training sets and
+as-of joins that must not change with a promotion. These are offline only. Points have the same ids in every space, made
+from the unsuffixed name so that a promotion rewrites none, and Feast would ask by the suffixed one; online a space that
+is not live is read with ``PinClient.pin_embeddings(ids, space=NAME)``.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +43,28 @@ def pin_student_embedding(paths: RepoPaths) -> FeatureView:
         description=description,
         tags=tags("embedding"),
     )
+
+
+def space_embeddings(paths: RepoPaths) -> list[FeatureView]:
+    """One view for each space that has a manifest, in the order of their names."""
+    views = []
+    for manifest in sorted(paths.spaces.glob("*.json")):
+        space = json.loads(manifest.read_text())
+        name = f"{NAME}__{space['name']}"
+        description = f"Unit vectors of the space {space['name']} (dimension {space['dimension']}), live or not."
+        views.append(
+            FeatureView(
+                name=name,
+                entities=[pin],
+                schema=[Field(name="pin_id", dtype=String), Field(name="embedding", dtype=Array(Float32))],
+                source=parquet_source(name, paths.vectors / space["name"] / "*.parquet", description),
+                online=False,
+                owner=OWNER,
+                description=description,
+                tags=tags("embedding", space=space["name"], model=space["model_fingerprint"]),
+            )
+        )
+    return views
 
 
 def live_dimension(paths: RepoPaths) -> int:

@@ -93,6 +93,7 @@ class EdgeCollection:
         self._vectors = vector_reader(self.spec)
         self._dense = list(self.spec.vectors)
         self._rows = None if cache is None else cache.rows_of(self)
+        self._flushed = False  # what a killed process left in the WAL is not either
         with engine_errors(f"Opening the collection folder {path}"):
             self._shard = engine.EdgeShard.load(str(path))
 
@@ -118,12 +119,16 @@ class EdgeCollection:
             self._shard.close()
 
     def flush(self) -> None:
-        """Return once everything is on disk."""
+        """Return once everything is on disk; costs nothing where nothing was written since."""
+        if self._flushed:
+            return
         with engine_errors(f"Flushing the collection folder {self.path}"):
             self._shard.flush()
+        self._flushed = True
 
     def add_indexes(self, indexes: Mapping[str, IndexKind]) -> None:
         """Make payload indexes over the points that are there; one of another kind is replaced."""
+        self._flushed = False
         with engine_errors(f"Indexing {self.path}"):
             for field, kind in indexes.items():
                 self._shard.update(to_index(field, kind))
@@ -139,6 +144,7 @@ class EdgeCollection:
     def upsert(self, points: Sequence[Point]) -> None:
         """Write checked points in batches."""
         pack = self._packing.pack
+        self._flushed = False
         with engine_errors(f"Writing to {self.path}"):
             for start in range(0, len(points), BATCH):
                 batch = [to_point(point, pack(point.payload)) for point in points[start : start + BATCH]]
@@ -146,6 +152,7 @@ class EdgeCollection:
 
     def delete(self, ids: Sequence[str] | None, condition: Condition | None) -> None:
         """Remove by id or by filter."""
+        self._flushed = False
         with engine_errors(f"Deleting from {self.path}"):
             if ids is not None:
                 for start in range(0, len(ids), BATCH):

@@ -10,6 +10,7 @@ from . import layout
 from .conditions import Match
 from .errors import BadInputError, SpecMismatchError
 from .feast_rows import PRECOMPUTED, FeastView, Row, newest_points, vector_of
+from .graves import is_grave_collection, newer_than_deletion
 from .points import DEFAULT_VECTOR, CollectionSpec, Point
 from .session import StoreView, StoreWriter
 
@@ -76,7 +77,7 @@ def tear_down(writer: StoreWriter, project: str, views: Sequence[FeastView]) -> 
 
 
 def write_rows(writer: StoreWriter, view: FeastView, data: Sequence[Row]) -> None:
-    """Write what Feast gives; a row older than the stored one is left out.
+    """Write what Feast gives; a row older than the stored one, or than its deletion, is left out.
 
     :raises BadInputError: if a value, vector or key cannot be stored; nothing was written.
     """
@@ -94,6 +95,8 @@ def write_rows(writer: StoreWriter, view: FeastView, data: Sequence[Row]) -> Non
         raise BadInputError(f"All vectors of {view.name} are empty and its field has no vector_length; give it one.")
     points = newest_points(view, spec, data)
     _create(writer, view, name, spec)
+    if view.shares:
+        points = newer_than_deletion(writer, view.project, list(data[0][0].join_keys), points)
     writer.upsert(name, points, unless_newer="event_ts")
 
 
@@ -155,6 +158,8 @@ def _left_behind(store: StoreView, known: Iterable[str], tables: Sequence[Table]
     home = {view.name: view.collection(store.release, join_keys) for view, join_keys in tables}
     found = {}
     for name in known:
+        if is_grave_collection(name):  # not rows
+            continue
         strangers = [view for view in views if home[view.name] != name and not view.is_space(store.release)]
         found.update(_by_collection(store, [name], strangers))
     return found

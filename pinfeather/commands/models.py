@@ -24,9 +24,14 @@ def train_command() -> None:
 @repo_option
 @click.option("--name", show_envvar=True, help="Name of the bundle; default student-N.")
 @click.option("--seed", default=0, show_default=True, show_envvar=True)
+@click.option(
+    "--space", metavar="NAME", show_envvar=True, help="Train on this space, to go live with it by promote --bundle."
+)
 @device_option
 @json_option
-def train_student_command(repo: str, name: str | None, seed: int, device: str, as_json: bool) -> None:
+def train_student_command(
+    repo: str, name: str | None, seed: int, space: str | None, device: str, as_json: bool
+) -> None:
     """Fit the student's head on every judged pair, write the bundle and let the release name it.
 
     \b
@@ -37,14 +42,17 @@ def train_student_command(repo: str, name: str | None, seed: int, device: str, a
     from pinfeather.training import Judged, train_student
 
     with progress("encode", as_json) as tell:
-        judged = Judged.read(RepoPaths.open(repo), device=device, progress=running_total(tell))
+        judged = Judged.read(RepoPaths.open(repo), device=device, progress=running_total(tell), space_name=space)
     trained = train_student(judged, name, seed)
     if as_json:
         emit_json(trained)
         return
     say(f"Bundle {trained['bundle']} of {trained['pairs']:,} pairs, {trained['queries']:,} queries.")
     say(f"It lies at {trained['folder']}.")
-    say(f"Release {trained['release']} names it; readers see it now.")
+    if trained["release"] is None:
+        say(f"It goes live with its space: `pinfeather promote {trained['space']} --bundle {trained['bundle']}`.")
+    else:
+        say(f"Release {trained['release']} names it; readers see it now.")
 
 
 @click.command("evaluate")

@@ -1,15 +1,31 @@
-"""Commands that keep Qdrant fresh: plan, materialize, audit."""
+"""Commands that keep Qdrant fresh: plan, materialize."""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
-from pinfeather.options import device_option, json_option, precision_option, repo_option
-from pinfeather.output import emit_json, progress, running_total, say, table
+from pinfeather.options import (
+    allow_deletes_option,
+    device_option,
+    json_option,
+    lock_timeout_option,
+    max_gone_option,
+    precision_option,
+    repo_option,
+)
+from pinfeather.output import emit_json, progress, say, table
+
+if TYPE_CHECKING:
+    from materialize.run import RunOptions
+    from materialize.standing import RunCounts
 
 model_option = click.option(
     "--model",
@@ -18,77 +34,172 @@ model_option = click.option(
     metavar="packaged|DIR",
     help="Model of the first space: the packaged MiniLM (default) or a sentence-transformers folder.",
 )
+space_option = click.option(
+    "--space", metavar="NAME", show_envvar=True, help="This space alone; default every space that is kept."
+)
 
 
 @click.command("plan")
 @repo_option
 @model_option
+@space_option
+@click.option(
+    "--explain", metavar="PIN", show_envvar=True, help="Say of one pin what was written last and what is new."
+)
 @json_option
-def plan_command(repo: str, model: str | None, as_json: bool) -> None:
+def plan_command(repo: str, model: str | None, space: str | None, explain: str | None, as_json: bool) -> None:
     """Count what `materialize` would do now, without loading a model: pins, texts, tokens, seconds.
+
+    With --explain, compare one pin with what was written of it last. JSON: {pin_id, space, state, meaning, reason,
+    written: {run, started, text_fp, event_timestamp}, source: {event_timestamp, text_fp}, text: {old, new}, fields:
+    [{view, feature, old, new, old_run, old_event, new_event, changed, pushed}]}.
 
     \b
     Examples:
       pinfeather plan --repo my_repo
       pinfeather plan --repo my_repo --json
+      pinfeather plan --repo my_repo --explain pin-17
     """
-    from materialize.plan import plan
+    paths = RepoPaths.open(repo)
+    if explain is not None:
+        if space is not None:
+            raise UsageError("--explain speaks of the live space: leave --space out.")
+        _explain(paths, explain, model, as_json)
+        return
+    from materialize.plan_spaces import plan_spaces
 
-    counts = plan(RepoPaths.open(repo), model).to_json()
+    counts = plan_spaces(paths, model, space).to_json()
     if as_json:
         emit_json(counts)
     else:
         show_counts("Plan", counts)
         if counts["texts_to_encode"]:
             say(f"About {counts['estimated_seconds']:.0f} s of encoding for {counts['tokens']:,} tokens.")
+        if counts["logged_texts"]:
+            say(f"The ledger was lost: the vector log has {counts['logged_texts']:,} of the texts, which are not")
+            say("encoded again for the pins that it has them of.")
     _exit(counts)
+
+
+def _explain(paths: RepoPaths, pin_id: str, model: str | None, as_json: bool) -> None:
+    from materialize.explain import explain
+
+    found = explain(paths, pin_id, model)
+    if as_json:
+        emit_json(found)
+    else:
+        show_explanation(found)
+    if found["state"] == "unknown":
+        sys.exit(1)
+
+
+def show_explanation(found: dict[str, Any]) -> None:
+    """A pin's fields as a table: what changed first, with the run that wrote the old and the time of the new value."""
+    say(f"Pin {found['pin_id']}: {found['meaning']}.")
+    if found["reason"]:
+        say(f"Reason: {found['reason']}.")
+    if found["written"]:
+        written = found["written"]
+        say(f"Its vector in {found['space']} was written by run {written['run']} ({written['started'] or 'unknown'}).")
+    fields = sorted(found["fields"], key=lambda each: not each["changed"])
+    rows = [
+        (
+            "*" if each["changed"] else "",
+            f"{each['view']}.{each['feature']}",
+            _cell(each["old"]),
+            _cell(each["new"]),
+            "pushed" if each["pushed"] else each["old_run"],
+            each["new_event"],
+        )
+        for each in fields
+        if each["changed"] or each["old"] is not None or each["new"] is not None
+    ]
+    if rows:
+        table(f"Pin {found['pin_id']}", ("", "field", "old", "new", "old by run", "new since"), rows)
+
+
+def _cell(value: Any) -> str | None:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else None if value is None else str(value)
+    return text if text is None or len(text) <= 200 else f"{text[:199]}…"
 
 
 @click.command("materialize")
 @repo_option
 @model_option
+@space_option
+@click.option("--only", multiple=True, metavar="PIN", show_envvar=True, help="These pins alone; repeatable.")
+@click.option("--limit", type=click.IntRange(1), show_envvar=True, help="Write so many pins at most, the rest later.")
+@click.option("--retry-quarantined", is_flag=True, show_envvar=True, help="Try texts again that failed in the encoder.")
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_envvar=True,
+    help="Write the run's metrics there, as a Prometheus textfile.",
+)
 @device_option
 @precision_option
-@click.option(
-    "--max-gone",
-    default=0.2,
-    show_default=True,
-    show_envvar=True,
-    type=click.FloatRange(0, 1),
-    help="Stop if more than this share of pins is gone.",
-)
-@click.option(
-    "--allow-deletes", is_flag=True, show_envvar=True, help="Believe a source that lost more than --max-gone."
-)
-@click.option(
-    "--lock-timeout",
-    default=10.0,
-    type=click.FloatRange(0, 86_400),
-    show_default=True,
-    show_envvar=True,
-    help="Seconds to wait for another writer.",
-)
+@max_gone_option
+@allow_deletes_option
+@lock_timeout_option
 @json_option
-def materialize_command(as_json: bool, repo: str, **given: Any) -> None:
+def materialize_command(as_json: bool, repo: str, only: tuple[str, ...], metrics: Path | None, **given: Any) -> None:
     """Embed what changed, write features and vectors to Qdrant, delete what is gone, publish.
 
-    Safe to kill and to repeat. Pins without any text are counted as rejected (exit code 3).
+    Safe to kill and to repeat. Ctrl-C and SIGTERM end it after the batch under way (exit code 130); running it again
+    goes on. Pins without text, and pins whose text fails in the encoder, are counted as rejected (exit code 3).
 
     \b
     Examples:
       pinfeather materialize --repo my_repo
-      pinfeather materialize --repo my_repo --device cuda
+      pinfeather materialize --repo my_repo --device cuda --metrics /var/lib/node_exporter/pinfeather.prom
+      pinfeather materialize --repo my_repo --only pin-17 --only pin-18
+      pinfeather materialize --repo my_repo --limit 100000
     """
-    from materialize.run import RunOptions, materialize
+    from materialize.run import RunOptions
+    from materialize.stopping import stop_on_signal
 
     paths = RepoPaths.open(repo)
-    with progress("materialize", as_json) as tell:
-        counts = materialize(paths, RunOptions(**given, progress=tell, tell=say)).to_json()
+    with stop_on_signal(_tell_at_once) as stop, progress("materialize", as_json, lines=True) as tell:
+        options = RunOptions(**given, only=frozenset(only) or None, stop=stop, progress=tell, tell=say)
+        counts = _run(paths, options, metrics).to_json()
     if as_json:
         emit_json(counts)
     else:
         show_counts("Materialized", counts)
+    if counts["unknown"]:
+        say(f"No such pins, neither in the sources nor in the ledger: {', '.join(counts['unknown'])}.")
+    if counts["interrupted"]:
+        say(
+            f"Interrupted. {counts['upserted']:,} pins were written and published, {counts['remaining']:,} are left, "
+            "and maybe deletions and feature rows: run the same command again to go on."
+        )
+        sys.exit(130)
+    if counts["remaining"]:
+        say(f"{counts['remaining']:,} pins are left for the next run.")
     _exit(counts)
+
+
+def _run(paths: RepoPaths, options: RunOptions, metrics: Path | None) -> RunCounts:
+    """The run; its metrics are written however it ends."""
+    from materialize.metrics import write_metrics
+    from materialize.run import materialize
+    from materialize.stores.errors import StoreError
+
+    try:
+        counts = materialize(paths, options)
+    except BaseException:
+        with suppress(PinfeatherError, StoreError):  # what ended the run is the news
+            if metrics is not None and paths.ledger.is_dir():
+                write_metrics(paths, metrics)
+        raise
+    if metrics is not None:
+        write_metrics(paths, metrics)
+    return counts
+
+
+def _tell_at_once(text: str) -> None:
+    """Like :func:`say`, from inside a signal handler, where a buffered stream may be in use."""
+    os.write(2, f"{text}\n".encode())
 
 
 def show_counts(title: str, counts: dict[str, Any]) -> None:
@@ -103,51 +214,16 @@ def show_counts(title: str, counts: dict[str, Any]) -> None:
     ]
     if rows:
         table("Feature rows", ["view", "written", "removed"], rows)
+    others = counts.get("spaces") or {}
+    if others:
+        rows = [(name, *(other[each] for each in (*names, "encoded_texts"))) for name, other in others.items()]
+        table("Other spaces", ["space", *names, "encoded_texts"], rows)
 
 
 def _exit(counts: dict[str, Any]) -> None:
     if counts["rejected"]:
         say(f"{counts['rejected']:,} pins are rejected: without text in any field, so without a vector; or with a row")
-        say("that `validate` rejected, and so as they were.")
+        say("that `validate` rejected, or a text that the encoder cannot take, and so as they were.")
+        if counts["quarantined"]:
+            say(f"{counts['quarantined']:,} of them are in quarantine; `pinfeather plan --explain PIN` says why.")
         sys.exit(3)
-
-
-@click.command("audit")
-@repo_option
-@click.option(
-    "--sample", type=click.IntRange(1), show_envvar=True, help="Look at this many pins and rows a view; default all."
-)
-@click.option("--seed", default=0, show_default=True, show_envvar=True, help="Of the sample.")
-@json_option
-def audit_command(repo: str, sample: int | None, seed: int, as_json: bool) -> None:
-    """Compare source, ledger, vector log and store, as readers see them; exit code 1 if they disagree.
-
-    \b
-    Examples:
-      pinfeather audit --repo my_repo
-      pinfeather audit --repo my_repo --sample 1000 --json
-    """
-    from materialize.audit import audit
-
-    with progress("audit", as_json) as tell:
-        result = audit(RepoPaths.open(repo), sample, seed, running_total(tell))
-    if as_json:
-        emit_json(result.to_json())
-    else:
-        show_audit(result.to_json())
-        say("Clean." if result.clean else _NOT_CLEAN)
-    if not result.clean:
-        sys.exit(1)
-
-
-_NOT_CLEAN = """Not clean: run `pinfeather materialize`, then audit again; it writes what is pending and what was lost.
-If a point was altered behind its back, delete the space's folder under data/ledger and materialize: all points are
-then written again out of the vector log, and none is encoded."""
-
-
-def show_audit(counts: dict[str, Any]) -> None:
-    """Counts of an audit as a table, with a few names behind each finding."""
-    names = ("checked", "missing", "extra", "stale", "wrong_space", "corrupted", "ahead", "repaired")
-    table("Audit", [*names], [[counts[name] for name in names]])
-    for kind, examples in counts["examples"].items():
-        say(f"{kind}: {', '.join(examples)}")

@@ -1,0 +1,1 @@
+"""The materializer measured: how it finds what changed, and beside other indexers."""

@@ -1,0 +1,189 @@
+"""What differs between sources and ledger, bucket by bucket; and the rows behind it, fetched in a second pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from materialize.hashes import HASH, SIGN, Words, find, halves, sorting, whole
+from materialize.shards import Reader
+from materialize.sources import HashedView, Session, quote
+from materialize.spill import Partitions
+
+BATCH_ROWS = 4096
+_UHUGEINT = pa.opaque(HASH, "uhugeint", "DuckDB")
+_WANTED_ROWS = 1 << 18
+_OLD = ["text_fp", "payload_fp", "event_timestamp"]
+
+
+@dataclass
+class Differences:
+    """How the keys of a source compare with the entries of a ledger."""
+
+    changed: Partitions
+    """Keys that are new or whose raw fingerprint differs: ``hash``, ``raw``, ``known``, and what the ledger has of
+    them: ``text_fp, payload_fp, event_timestamp``."""
+    rows: int = 0
+    known: int = 0
+    unchanged: int = 0
+    still_empty: int = 0
+    """Of the unchanged, those without a text fingerprint."""
+    gone: list[tuple[str, bool, Any]] = field(default_factory=list)
+    """Entries that no row stands behind: key, whether there was a text fingerprint, event time (None: not known)."""
+
+
+def compare(
+    reader: Reader, current: Callable[[int], tuple[Words, Words, Words]], changed: Partitions, *, trust_raw: bool
+) -> Differences:
+    """Compare ``current``, which gives hashes and raw fingerprints of a bucket, with the entries of ``reader``.
+
+    :param changed: filled with what differs; its bits are those of the buckets.
+    :param trust_raw: False takes every row for changed.
+    """
+    changed.clear()
+    found = Differences(changed)
+    for bucket in range(1 << changed.bits):
+        high, low, raw = current(bucket)
+        part = reader.part(changed.bits, bucket, ["hash", "raw", "text_fp"])
+        old_high, old_low = halves(part["hash"])
+        places = find(high, low, old_high, old_low)
+        there = places >= 0
+        same = (
+            there & (np.take(part["raw"].to_numpy(), places) == raw)
+            if trust_raw and len(part)
+            else np.zeros_like(there)
+        )
+        found.rows += len(high)
+        found.known += len(old_high)
+        found.unchanged += int(same.sum())
+        empty = part["text_fp"].is_null().to_numpy()
+        if empty.any():
+            found.still_empty += int(np.take(empty, places[same]).sum())
+        left = len(old_high) - int(there.sum())
+        if left:
+            mask = np.ones(len(old_high), bool)
+            mask[places[there]] = False
+            whom = reader.part(changed.bits, bucket, ["key", "text_fp", "event_timestamp"]).filter(pa.array(mask))
+            rows = (column.to_pylist() for column in (whom["key"], whom["text_fp"].is_valid(), whom["event_timestamp"]))
+            found.gone += zip(*rows, strict=True)
+        differ = np.flatnonzero(~same)
+        if len(differ):
+            old = reader.part(changed.bits, bucket, _OLD).take(_places(places[differ]))
+            keys = {"hash": whole(high[differ], low[differ]), "known": pa.array(there[differ])}
+            changed.add(pa.table({**keys, **{name: old[name] for name in _OLD}}), high[differ])
+    found.gone.sort(key=lambda each: each[0])
+    return found
+
+
+class Wanted:
+    """The keys that changed, as a table in DuckDB that a second pass over the sources is joined with."""
+
+    def __init__(self, session: Session, changed: Partitions) -> None:
+        self._session, self._changed = session, changed
+
+    def __enter__(self) -> Wanted:
+        self._session.execute("CREATE OR REPLACE TEMP TABLE wanted (hash UHUGEINT)")
+        held: list[pa.Array] = []
+        for bucket in range(1 << self._changed.bits):
+            part = self._changed.read(bucket)
+            held += part["hash"].chunks if part is not None else []
+            if held and (sum(map(len, held)) > _WANTED_ROWS or bucket + 1 == 1 << self._changed.bits):
+                storage = pa.concat_arrays(held)
+                keys = pa.table({"hash": pa.ExtensionArray.from_storage(_UHUGEINT, storage)})
+                self._session.register("wanted_keys", keys)
+                self._session.execute("INSERT INTO wanted SELECT hash FROM wanted_keys")
+                self._session.unregister("wanted_keys")
+                held = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.execute("DROP TABLE IF EXISTS wanted")
+
+    def rows(self, view: HashedView, columns: Sequence[str], parts: Sequence[str], folder: Path) -> Partitions:
+        """The rows of the changed keys by bucket: ``hash``, ``key``, features ``columns`` and hashed ``parts``."""
+        source = view.source
+        hashed = source.hashed_columns
+        features = [quote(source.view.columns[name]) for name in columns]
+        # Where most keys changed, the join would cost more than the rows that it keeps out.
+        few = self._changed.rows * 2 < view.total
+        only = f" AND md5_number({source.key}) IN (SELECT hash FROM wanted)" if few else ""
+        selected = [f"md5_number({source.key})", source.key, *features, *(hashed[part] for part in parts)]
+        reader = self._session.execute(f"SELECT {', '.join(selected)} {source.every}{only}").fetch_record_batch(
+            BATCH_ROWS * 4
+        )
+        names = ["hash", "key", *(f"feature {name}" for name in columns), *parts]
+        found = Partitions(folder, self._changed.bits)
+        for batch in reader:
+            arrays = [batch.column(0).storage, *batch.columns[1:]]
+            found.add(pa.table(arrays, names=names), halves(arrays[0])[0])
+        return found
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Rows of a bucket beside the keys that were wanted of it."""
+
+    table: pa.Table
+    places: npt.NDArray[np.int64]
+    """Place in ``table`` of the latest row of each wanted key, -1 where there is none."""
+
+    @property
+    def there(self) -> npt.NDArray[np.bool_]:
+        """Which of the wanted keys have a row."""
+        return self.places >= 0
+
+    def numbers(self, name: str) -> npt.NDArray[Any]:
+        """A hashed part of the keys that have a row."""
+        return np.take(self.table[name].to_numpy(), self.places[self.there])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column for every wanted key, null where it has no row."""
+        return self.table[name].take(_places(self.places))
+
+
+def fetched(rows: Partitions, bucket: int, high: Words, low: Words, parts: Sequence[str]) -> Fetched | None:
+    """The latest rows of keys of ``bucket``; None where it has no row at all."""
+    table = rows.read(bucket)
+    if table is None:
+        return None
+    all_high, all_low = halves(table["hash"])
+    order = sorting(all_high, all_low, *(_sortable(table[part]) for part in parts))
+    all_high, all_low = all_high[order], all_low[order]
+    last = np.append((all_high[1:] != all_high[:-1]) | (all_low[1:] != all_low[:-1]), True)
+    order = order[last]
+    places = find(high, low, all_high[last], all_low[last])
+    return Fetched(table, np.where(places >= 0, np.take(order, places), -1))
+
+
+def in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
+    """The rows of ``tables`` in batches of :data:`BATCH_ROWS`, the last one smaller."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(each.num_rows for each in held) >= BATCH_ROWS:
+            joined = pa.concat_tables(held, promote_options="default").combine_chunks()
+            full = joined.num_rows - joined.num_rows % BATCH_ROWS
+            yield from joined.slice(0, full).to_batches(BATCH_ROWS)
+            held = [joined.slice(full)]
+    if held:
+        yield from pa.concat_tables(held, promote_options="default").combine_chunks().to_batches(BATCH_ROWS)
+
+
+def timestamps(micros: npt.NDArray[np.int64]) -> pa.Array:
+    """Microseconds since 1970 as timestamps in UTC."""
+    return pa.array(micros).cast(pa.timestamp("us", tz="UTC"))
+
+
+def _sortable(column: pa.ChunkedArray) -> Words:
+    values = column.to_numpy()
+    return values if values.dtype == np.uint64 else values.view(np.uint64) ^ SIGN
+
+
+def _places(places: npt.NDArray[np.int64]) -> pa.Array:
+    return pa.array(places, pa.int64(), mask=places < 0)

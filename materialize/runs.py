@@ -1,0 +1,65 @@
+"""Past runs as on-call wants to see them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Any
+
+from feature_repo.paths import RepoPaths
+from materialize.ledger import Ledger
+from materialize.ledger_notes import RunRow
+from materialize.places import place_of
+from materialize.stores.lease import read_holder
+
+COUNTS = ("new", "changed", "payload_only", "unchanged", "gone", "upserted", "deleted", "encoded_texts", "remaining")
+
+
+def list_runs(paths: RepoPaths, limit: int | None = 20) -> list[dict[str, Any]]:
+    """The last runs, newest first: ``run, space, started, ended, status, seconds, rate, rejected, error`` and counts.
+
+    ``status`` is ``running``, ``done``, ``interrupted`` (a signal ended it at a clean point), ``refused`` (by the
+    delete guard), ``failed``, ``repair`` or ``killed``: started, never ended, and nobody holds the writer lease.
+    ``rate`` is texts encoded in a second of encoding, null where none was.
+    """
+    if not (paths.ledger / "ledger.db").is_file():
+        return []
+    writing = is_writing(paths)
+    with Ledger(paths) as ledger:
+        return [_row(row, writing) for row in ledger.run_rows(limit)]
+
+
+def is_writing(paths: RepoPaths) -> bool:
+    """Whether a run holds the writer lease of the store now; a push of Feast's is no run."""
+    place = place_of(paths)
+    lock = (paths.online if place.embedded and place.path else paths.ledger) / "writer.lock"
+    try:
+        file = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return not str(read_holder(lock).get("purpose", "")).startswith("feast")
+    finally:
+        os.close(file)
+    return False
+
+
+def _row(row: RunRow, writing: bool) -> dict[str, Any]:
+    counts = row.counts
+    killed = row.status == "crashed" or (row.status == "running" and not writing)
+    encoding = counts.get("encode_seconds") or 0
+    return {
+        "run": row.run,
+        "space": row.space,
+        "started": row.started_at,
+        "ended": row.finished_at,
+        "status": "killed" if killed else row.status,
+        "seconds": counts.get("seconds"),
+        "rate": round(counts["encoded_texts"] / encoding, 1) if encoding and counts.get("encoded_texts") else None,
+        "rejected": counts.get("rejected"),
+        "quarantined": counts.get("quarantined"),
+        "error": counts.get("error"),
+        **{name: counts.get(name) for name in COUNTS},
+    }

@@ -1,0 +1,334 @@
+"""The sources of feature views in DuckDB: their rows in SQL, and one streamed pass over them that gives hashes.
+
+A pass reads every Parquet file once, in bounded memory, and leaves per row the hash of its key, a fingerprint of what
+the pin text and payload read, one of the other features, and its times; buckets of keys are then compared in arrays.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feature_repo.aggregates.session import quoted
+from feature_repo.errors import PinfeatherError
+from materialize.definitions import ViewDefinition
+from materialize.hashes import SIGN, Words, bits_for, combined, pairs, sorting, span
+from materialize.spill import HashedRows, spill_folder
+from materialize.stores.points import IndexKind
+
+if TYPE_CHECKING:
+    import duckdb
+
+PIN_VIEW = "pin_text"
+"""The view that says which pins there are."""
+
+TEXT_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "title": ("pin_text", "title"),
+    "description": ("pin_text", "description"),
+    "caption": ("pin_captions", "caption"),
+    "link_title": ("pin_link_text", "link_title"),
+    "link_description": ("pin_link_text", "link_description"),
+    "board_titles": ("pin_board_titles", "board_titles"),
+    "engaged_queries": ("pin_engaged_queries", "engaged_queries"),
+}
+"""Field of the pin text to (view, feature)."""
+
+PAYLOAD_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "lang": ("pin_text", "lang"),
+    "country": ("pin_text", "country"),
+    "created_at": ("pin_text", "created_at"),
+}
+"""Filterable payload of a vector to (view, feature)."""
+
+PAYLOAD_INDEXES: Mapping[str, IndexKind] = {"lang": "keyword", "country": "keyword", "created_at": "integer"}
+"""How each of them is indexed."""
+
+SCAN_VERSION = 2
+"""Bumped when :func:`hashed`, or what is hashed of a row, changes."""
+
+BUCKET_ROWS = 1 << 17
+"""A pass makes the fewest buckets, a power of two, that hold this many rows of the view each."""
+
+_MEMORY, _THREADS = "1GB", 8
+"""What DuckDB may use at most. A scan by two threads takes about a quarter of it; joins that need more go to disk."""
+_STREAM_ROWS = 1 << 16
+_STREAM_BUFFER = "24MB"  # lets DuckDB's threads work on while a batch is put into its buckets
+_FIXED = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|FLOAT|DOUBLE|BOOL|DATE|TIME|DECIMAL|UUID|unix_", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A view's rows as one SQL relation: ``key``, its columns by feature name, ``event_timestamp``."""
+
+    view: ViewDefinition
+    columns: tuple[str, ...]
+    text_key: bool
+    """True where the key is one join key of text, kept as it is; else it is a JSON list of the join keys."""
+    every: str
+    """All rows whose key and event time are there, as ``FROM ... WHERE ...``; columns by the source's own names."""
+    key: str
+    """The key in the source's columns."""
+    types: Mapping[str, str]
+    """Feature to DuckDB's type of its column."""
+    files: str
+    """The files as a list in SQL."""
+
+    @property
+    def sql(self) -> str:
+        """The latest row of each key: the very one that a pass takes, also among rows of equal times."""
+        features = [f"{quote(self.view.columns[name])} AS {quote(name)}" for name in self.columns]
+        stamp = f"{quote(self.view.timestamp_field)}::TIMESTAMPTZ AS event_timestamp"
+        latest = ", ".join(f"{part} DESC" for part in self.hashed_columns.values())
+        return (
+            f"SELECT {', '.join([f'{self.key} AS key', *features, stamp])} {self.every} "
+            f"QUALIFY row_number() OVER (PARTITION BY {self.key} ORDER BY {latest}) = 1"
+        )
+
+    def entity(self, key: str) -> dict[str, Any]:
+        """The join keys and values that ``key`` stands for."""
+        if self.text_key:
+            return {self.view.join_keys[0]: key}
+        try:
+            values = json.loads(key)
+        except ValueError:
+            values = key
+        if not isinstance(values, list):  # written when the join key was a text
+            return {self.view.join_keys[0]: key}
+        return dict(zip(self.view.join_keys, values, strict=True))
+
+    @property
+    def hashed_columns(self) -> dict[str, str]:
+        """What a pass takes of each row, name to SQL: ``event`` and ``created`` in microseconds, hashes of features."""
+        view = self.view
+        events = f"epoch_us({quote(view.timestamp_field)}::TIMESTAMPTZ)"
+        found = {"event": f"coalesce({events}, 0)"}
+        if view.created_timestamp_column:
+            created = f"epoch_us({quote(view.created_timestamp_column)}::TIMESTAMPTZ)"
+            found["created"] = f"coalesce({created}, -9223372036854775808)"
+        read = {(name, feature) for name, feature in (*TEXT_COLUMNS.values(), *PAYLOAD_COLUMNS.values())}
+        for part, wanted in (("text", True), ("rest", False)):
+            names = [name for name in self.columns if ((view.name, name) in read) is wanted]
+            if names:
+                found[part] = hashed((quote(view.columns[name]), self.types[name]) for name in names)
+        return found
+
+
+class Session:
+    """One DuckDB connection and the passes that were made over it: each view is read once a session."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+        self._con, self._folder = con, folder
+        self._passes: dict[str, HashedView] = {}
+        self._places = 0
+
+    def execute(self, query: str, parameters: Any = None) -> duckdb.DuckDBPyConnection:
+        """Run SQL."""
+        return self._con.execute(query, parameters)
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """Make an Arrow table a relation called ``name``."""
+        self._con.register(name, table)
+
+    def unregister(self, name: str) -> None:
+        """Forget the relation called ``name``."""
+        self._con.unregister(name)
+
+    def place(self, name: str) -> Path:
+        """A path of its own in the session's folder."""
+        self._places += 1
+        return self._folder / f"{name}-{self._places}"
+
+    def hashed(self, view: ViewDefinition) -> HashedView:
+        """The rows of ``view`` as hashes, as they were when it was first asked for."""
+        name = repr(view)
+        if name not in self._passes:
+            self._passes[name] = HashedView(self, view_source(self, view), self.place("pass"))
+        return self._passes[name]
+
+
+@contextmanager
+def connect(spill: Path | None = None) -> Iterator[Session]:
+    """A DuckDB session in UTC; its errors come out as one message naming what to do.
+
+    :param spill: where what does not fit into memory lies meanwhile; None takes the system's temporary folder.
+    """
+    import duckdb
+
+    with spill_folder(spill) as folder:
+        con = duckdb.connect()
+        try:
+            con.execute("SET TimeZone='UTC'; SET preserve_insertion_order=false")
+            processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            con.execute(f"SET threads={min(_THREADS, processors)}")
+            con.execute(f"SET memory_limit='{_MEMORY}'; SET temp_directory={quoted(folder / 'duckdb')}")
+            con.execute(f"SET streaming_buffer_size='{_STREAM_BUFFER}'")
+            yield Session(con, folder)
+        except duckdb.OutOfMemoryException as error:
+            raise PinfeatherError(
+                f"DuckDB needs more than {_MEMORY} to read a source: {str(error).strip()}. Write the Parquet files "
+                "with smaller row groups, of 100,000 rows or so."
+            ) from error
+        except duckdb.Error as error:
+            raise PinfeatherError(
+                f"A view's source cannot be read: {str(error).strip()}. Run `pinfeather aggregate` to write the "
+                "sources again, or replace the file that is named."
+            ) from error
+        finally:
+            con.close()
+
+
+def hashed(columns: Iterable[tuple[str, str]]) -> str:
+    """SQL of one 64-bit fingerprint over (SQL, type) columns; types are DuckDB's or Feast's.
+
+    DuckDB's hash reads a text eight bytes at a time, and differences in the last of two eights often cancel: of texts
+    that differ in two digits eight apart every tenth pair collides. So each text goes in once more, shifted by four.
+    It also runs the items of neighbouring lists together and takes NULL, [] and [NULL] for the same, so the length of
+    each list goes in beside it.
+    """
+    parts: list[str] = []
+    for sql, kind in columns:
+        inner, is_list = kind.removesuffix("[]").removesuffix("_list"), kind.endswith(("[]", "_list"))
+        parts += [sql, f"len({sql})"] if is_list else [sql]
+        if _FIXED.match(inner):
+            continue
+        if inner in ("BLOB", "bytes") and not is_list:
+            parts.append(f"'####'::BLOB || {sql}")
+        elif inner in ("VARCHAR", "string"):
+            parts.append(f"'####' || array_to_string({sql}, chr(31))" if is_list else f"'####' || {sql}")
+        else:
+            parts.append(f"'####' || {sql}::VARCHAR")
+    return f"hash({', '.join(parts)})"
+
+
+def quote(name: str) -> str:
+    """A column name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def view_source(con: Any, view: ViewDefinition) -> Source:
+    """The rows of ``view`` in SQL.
+
+    :raises PinfeatherError: if the source has no file, or lacks a column that the view names.
+    """
+    files = _files(view.source)
+    if not files:
+        raise PinfeatherError(
+            f"Feature view {view.name} has no source file ({view.source or 'not a Parquet file source'}): "
+            "run `pinfeather aggregate` first. Sources other than Parquet are not scanned yet."
+        )
+    described = con.execute(f"DESCRIBE SELECT * FROM read_parquet({files})").fetchall()
+    types = {row[0]: row[1] for row in described}
+    stamps = [name for name in (view.timestamp_field, view.created_timestamp_column) if name]
+    if missing := [name for name in (*view.columns.values(), *stamps) if name not in types]:
+        raise PinfeatherError(
+            f"The source of feature view {view.name} ({view.source}) has no column {missing[0]!r}; it has "
+            f"{sorted(types)}. Correct the view or the file, then `pinfeather apply`."
+        )
+    keys = [quote(view.columns[key]) for key in view.join_keys]
+    text_key = len(keys) == 1 and types[view.columns[view.join_keys[0]]] == "VARCHAR"
+    key = keys[0] if text_key else f"to_json([{', '.join(f'to_json({name})' for name in keys)}])::VARCHAR"
+    present = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, quote(view.timestamp_field)))
+    every = f"FROM read_parquet({files}) WHERE {present}"
+    kinds = {name: types[view.columns[name]] for name in view.features}
+    return Source(view, tuple(view.features), text_key, every, key, kinds, files)
+
+
+@dataclass(frozen=True)
+class LatestRows:
+    """The latest row of each key, sorted by hash, as arrays."""
+
+    high: Words
+    low: Words
+    columns: Mapping[str, Words]
+    """``event`` and ``created`` with their sign bit flipped, ``text`` and ``rest``: as far as the view has them."""
+
+    @property
+    def events(self) -> npt.NDArray[np.int64]:
+        """Event times in microseconds."""
+        return (self.columns["event"] ^ SIGN).view(np.int64)
+
+    def raw(self) -> Words:
+        """Fingerprint of all features and the event time."""
+        return combined({name: self.columns[name] for name in ("event", "text", "rest") if name in self.columns})
+
+
+class HashedView:
+    """One pass over the rows of a view."""
+
+    def __init__(self, session: Session, source: Source, path: Path) -> None:
+        self.source = source
+        self.names = tuple(source.hashed_columns)
+        counted = session.execute(f"SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata({source.files})").fetchone()
+        self.bits = bits_for(int(counted[0] or 0) if counted else 0, BUCKET_ROWS)
+        self._rows = HashedRows(path, 2 + len(self.names), self.bits)
+        self._kept: tuple[int, LatestRows] | None = None
+        reader = session.execute(
+            f"SELECT md5_number({source.key}), {', '.join(source.hashed_columns.values())} {source.every}"
+        ).fetch_record_batch(_STREAM_ROWS)
+        into = np.empty((_STREAM_ROWS, 2 + len(self.names)), np.uint64)
+        for batch in reader:
+            self._rows.add(_words(batch, into))
+        self.total = self._rows.rows
+
+    def rows(self, bits: int, prefix: int) -> LatestRows:
+        """The latest rows of the keys whose hash begins with the ``bits`` bits ``prefix``; at least :attr:`bits`."""
+        bucket = prefix >> (bits - self.bits)
+        if self._kept is None or self._kept[0] != bucket:
+            self._kept = (bucket, self._load(bucket))
+        rows = self._kept[1]
+        if bits == self.bits:
+            return rows
+        place = span(rows.high, bits, prefix)
+        columns = {name: values[place] for name, values in rows.columns.items()}
+        return LatestRows(rows.high[place], rows.low[place], columns)
+
+    def _load(self, bucket: int) -> LatestRows:
+        rows = np.empty((0, 2 + len(self.names)), np.uint64)
+        for piece in self._rows.pieces(bucket, 8 * BUCKET_ROWS):  # more only where keys repeat: keep their latest
+            rows = _latest(np.concatenate([rows, piece]) if len(rows) else piece)
+        columns = {name: np.ascontiguousarray(rows[:, 2 + place]) for place, name in enumerate(self.names)}
+        return LatestRows(np.ascontiguousarray(rows[:, 0]), np.ascontiguousarray(rows[:, 1]), columns)
+
+
+def _words(batch: pa.RecordBatch, into: Words) -> Words:
+    """A batch of a pass as an array (rows, 2 + hashed columns), in ``into`` where it is large enough."""
+    rows = into[: batch.num_rows]
+    if len(rows) < batch.num_rows:
+        rows = np.empty((batch.num_rows, 1 + batch.num_columns), np.uint64)
+    rows[:, :2] = pairs(batch.column(0))
+    for place, column in enumerate(batch.columns[1:]):
+        values = column.to_numpy(zero_copy_only=False)
+        if values.dtype == np.uint64:
+            rows[:, 2 + place] = values
+        else:
+            np.bitwise_xor(values.view(np.uint64), SIGN, out=rows[:, 2 + place])
+    return rows
+
+
+def _latest(rows: Words) -> Words:
+    """The last row of each key by (event, created, hashes), sorted by key."""
+    high, low = np.ascontiguousarray(rows[:, 0]), np.ascontiguousarray(rows[:, 1])
+    order = sorting(high, low, *rows[:, 2:].T)
+    rows = np.take(rows, order, axis=0)
+    last = np.append((rows[1:, 0] != rows[:-1, 0]) | (rows[1:, 1] != rows[:-1, 1]), True)[: len(rows)]
+    return rows if last.all() else rows[last]
+
+
+def _files(source: str) -> str:
+    """The files behind a path or a pattern in its last part, as a list in SQL; empty where there is none."""
+    path = Path(source) if source else None
+    if path is None:
+        return ""
+    found = sorted(path.parent.glob(path.name)) if glob.has_magic(path.name) else [path] if path.is_file() else []
+    return f"[{', '.join(quoted(file) for file in found)}]" if found else ""

@@ -1,0 +1,46 @@
+"""The part of a promotion's gate that needs judgments and a query tower."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedders.encoder import as_stored
+from embedders.evaluation.folds import query_groups
+from embedders.evaluation.metrics import ndcg_by_query
+from feature_repo.paths import RepoPaths
+from materialize.encoders import Encoders
+from materialize.promotion import Judge
+from materialize.spaces import Space
+from pinfeather.judged import NoJudgmentsError, judged_pairs
+
+if TYPE_CHECKING:
+    from embedders.encoder import Encoder
+
+NO_VECTOR = -1.0
+"""Cosine of a judged pin without a vector: it ranks last."""
+
+
+def judge_by_cosine(paths: RepoPaths, device: str = "auto", encoder: Encoder | None = None) -> Judge:
+    """What gives the nDCG@20 of a space on the judgments, each query's pins ranked by cosine; None without judgments.
+
+    The pins' vectors come from the space's vector log, the queries' from its model, which is loaded once.
+
+    :param encoder: used instead of the spaces' own.
+    """
+    encoders = Encoders(device, given=encoder)
+
+    def judge(space: Space) -> float | None:
+        try:
+            pairs = judged_pairs(paths, space.name)
+        except NoJudgmentsError:
+            return None
+        names, groups = query_groups(pairs.queries)
+        queries = as_stored(encoders.of(space).encode(names))
+        pins = np.asarray(pairs.pin_vectors, np.float32)[pairs.pin_of]
+        cosine = np.einsum("nd,nd->n", queries[groups], pins)
+        scores = np.where(np.isnan(cosine), NO_VECTOR, cosine)
+        return float(ndcg_by_query(pairs.require_levels(), scores, groups).mean())
+
+    return judge
