@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cocoindex as coco
 from cocoindex.connectors import sqlite
 
 from benchmarks.materialize import peers_vectors
-from benchmarks.materialize.peers_documents import Document, FakeEncoder, Row, die
+from benchmarks.materialize.peers_documents import Document, FakeEncoder, InFolder, Row, die
 
 NAME = "CocoIndex"
 PACKAGES = ("cocoindex",)
@@ -63,19 +61,8 @@ class _DyingConnection(sqlite.ManagedConnection):
             die()
 
 
-class System:
+class System(InFolder):
     """The table and the LMDB under ``folder``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.store = folder, folder / "vectors.db"
-
-    def reset(self) -> None:
-        """Begin anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def prepare(self, documents: Sequence[Document]) -> None:
-        """Nothing: the documents are handed over."""
 
     def sync(self, documents: Sequence[Document], encoder: FakeEncoder, dies: str | None = None) -> dict[str, Any]:
         """Make the store equal to ``documents``; ``dies`` is ``"store"`` or ``"delete"``. Returns nothing."""

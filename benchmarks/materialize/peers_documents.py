@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +52,21 @@ def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     raw = b"".join(hashlib.shake_128(each.encode()).digest(DIMENSION) for each in texts)
     matrix = np.frombuffer(raw, np.uint8).reshape(len(texts), DIMENSION).astype(np.float32) - 127.5
     return np.asarray(matrix / np.linalg.norm(matrix, axis=1, keepdims=True), np.float32)
+
+
+class InFolder:
+    """A system that is handed its documents and keeps all it has under ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store = folder, folder / "vectors.db"
+
+    def reset(self) -> None:
+        """Begin anew."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def prepare(self, documents: Sequence[Document]) -> None:
+        """Nothing: the documents are handed over."""
 
 
 class FakeEncoder:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from langchain_core.indexing import index
 from langchain_core.vectorstores import VectorStore
 
 from benchmarks.materialize import peers_vectors
-from benchmarks.materialize.peers_documents import Document, FakeEncoder, Row, die
+from benchmarks.materialize.peers_documents import Document, FakeEncoder, InFolder, Row, die
 from benchmarks.materialize.peers_vectors import VectorTable
 
 NAME = "LangChain"
@@ -69,19 +67,8 @@ class _Store(VectorStore):
         raise NotImplementedError
 
 
-class System:
+class System(InFolder):
     """The store and the record manager under ``folder``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.store = folder, folder / "vectors.db"
-
-    def reset(self) -> None:
-        """Begin anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def prepare(self, documents: Sequence[Document]) -> None:
-        """Nothing: the documents are handed over."""
 
     def sync(self, documents: Sequence[Document], encoder: FakeEncoder, dies: str | None = None) -> dict[str, Any]:
         """Make the store equal to ``documents``; ``dies`` is ``"store"`` or ``"delete"``. Returns LangChain's words."""

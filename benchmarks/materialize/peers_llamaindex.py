@@ -6,7 +6,6 @@ pipeline's cache of transformations is off: both are in its favour.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery, VectorStoreQueryResult
 
 from benchmarks.materialize import peers_vectors
-from benchmarks.materialize.peers_documents import Document, FakeEncoder, Row, die
+from benchmarks.materialize.peers_documents import Document, FakeEncoder, InFolder, Row, die
 from benchmarks.materialize.peers_vectors import VectorTable
 
 NAME = "LlamaIndex"
@@ -106,19 +105,12 @@ class _Store(BasePydanticVectorStore):
         raise NotImplementedError
 
 
-class System:
+class System(InFolder):
     """The store and the pipeline's files under ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.files, self.store = folder, folder / "pipeline", folder / "vectors.db"
-
-    def reset(self) -> None:
-        """Begin anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def prepare(self, documents: Sequence[Document]) -> None:
-        """Nothing: the documents are handed over."""
+        super().__init__(folder)
+        self.files = folder / "pipeline"
 
     def sync(self, documents: Sequence[Document], encoder: FakeEncoder, dies: str | None = None) -> dict[str, Any]:
         """Make the store equal to ``documents``; ``dies`` is ``"store"`` or ``"delete"``. Returns how many were run."""
