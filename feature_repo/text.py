@@ -7,10 +7,13 @@ import unicodedata
 
 import regex
 
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 """Bumped when :func:`normalise` or :func:`words` change what they give."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# Format characters that nobody sees: byte order mark, soft hyphen, zero-width space, directions and the like. Joiners
+# and the tags of flags stay, which say how the characters beside them are meant.
+_UNSEEN = re.compile(r"[\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]")
 _SPACE = re.compile(r"\s+")
 # Scripts written without spaces: every character is a word of its own.
 _WORD = regex.compile(
@@ -22,12 +25,16 @@ _ASCII_WORD = re.compile(r"[A-Za-z0-9]+")
 
 
 def normalise(text: str | None) -> str:
-    """``text`` in Unicode NFC, without control characters and lone surrogates, whitespace folded to single spaces."""
+    """``text`` in Unicode NFC, whitespace folded to single spaces, without what nobody sees.
+
+    Control characters and lone surrogates count as whitespace; unseen format characters, as soft hyphens and zero-width
+    spaces, as nothing.
+    """
     if not text:
         return ""
     if text.isascii() and text.isprintable():  # the common case, and ten times faster
         return " ".join(text.split())
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub(" ", text))).strip()
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub(" ", _UNSEEN.sub("", text)))).strip()
 
 
 def canonical_query(text: str | None) -> str:

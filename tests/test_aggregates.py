@@ -15,6 +15,7 @@ from feature_repo.aggregates import VIEW_SCHEMAS, aggregate
 from feature_repo.columns import arrow_type
 from feature_repo.contracts import CONTRACTS
 from feature_repo.errors import ContractError, PinfeatherError, UsageError
+from feature_repo.lexical import LEXICAL_VERSION
 from feature_repo.lexical.blobs import encode_blob
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import PinFields
@@ -293,7 +294,7 @@ def expected_relevance(pins, found):
             {
                 "pin_id": name,
                 "tokens": encode_blob(PinFields.from_row(joined)),
-                "lexical_version": 1,
+                "lexical_version": LEXICAL_VERSION,
                 "click_rate": joined.get("click_rate"),
                 "save_rate": joined.get("save_rate"),
             }

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedders.model_folder import ModelFolder
+from embedders.tokens import TextTokenizer
 from feature_repo.errors import PinfeatherError
 from feature_repo.pin_text import DEFAULT_TEMPLATE, FieldRule, PinFields, PinTextTemplate
 from feature_repo.text import canonical_query, first_words, normalise, words
@@ -35,6 +37,35 @@ def test_unicode_form_and_whitespace_change_nothing(title, boards):
     )
     nfc = PinFields(title=unicodedata.normalize("NFC", title), board_titles=boards)
     assert DEFAULT_TEMPLATE.render(nfd).fingerprint == DEFAULT_TEMPLATE.render(nfc).fingerprint
+
+
+UNSEEN = "\xad\u061c\u180e\u200b\u200e\u200f\u202a\u202e\u2060\u2064\u2066\u206f\ufeff\ufff9\ufffb"
+
+
+@given(st.text(st.sampled_from(UNSEEN + "a\u0301 é|红"), max_size=20))
+def test_characters_that_nobody_sees_change_nothing(title):
+    seen = "".join(character for character in title if character not in UNSEEN)
+    assert DEFAULT_TEMPLATE.render(PinFields(title=title)) == DEFAULT_TEMPLATE.render(PinFields(title=seen))
+    assert canonical_query(title) == canonical_query(seen)
+
+
+def test_the_packaged_model_does_not_see_them_either():
+    tokenizer = TextTokenizer(ModelFolder.open("packaged"))
+    for character in UNSEEN:
+        assert unicodedata.category(character) == "Cf"
+        for text in ("fil{}igree hat", "red {} hat", "{}hat", "hat{}"):
+            as_given, as_read = text.format(character), normalise(text.format(character))
+            one, other = tokenizer.ids([as_given, as_read])
+            assert one.tolist() == other.tolist()
+
+
+def test_joiners_stay():
+    family, flag = "\U0001f468\u200d\U0001f469", "\U0001f3f4\U000e0067\U000e007f"
+    assert [normalise(text) for text in (family, flag, "\u0645\u06cc\u200c\u062e")] == [
+        family,
+        flag,
+        "\u0645\u06cc\u200c\u062e",
+    ]
 
 
 def test_text_beyond_the_budget_changes_nothing_and_is_reported():

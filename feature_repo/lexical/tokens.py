@@ -20,7 +20,7 @@ import xxhash
 
 from feature_repo.text import normalise, words
 
-LEXICAL_VERSION = 1
+LEXICAL_VERSION = 2
 """Bumped by hand whenever one text could give other ids or blobs: tokenizer, hash, caps, field order, layout."""
 
 FIELD_TOKENS = 512
