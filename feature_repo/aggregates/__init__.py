@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from feature_repo.aggregates.schemas import VIEW_SCHEMAS
@@ -30,6 +31,8 @@ class AggregateReport:
     """Rows of each view source."""
     left_out: dict[str, int]
     """Rows per table that are later than ``as_of``, or belong to a pin that is deleted or not there."""
+    screened: dict[str, dict[str, int]]
+    """Rows per table that a rule of ``feature_repo.screening`` left out, by reason."""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -38,6 +41,7 @@ class AggregateReport:
             "as_of": self.as_of.isoformat(),
             "views": self.views,
             "left_out": self.left_out,
+            "screened": self.screened,
             "seconds": round(self.seconds, 3),
         }
 
@@ -49,6 +53,7 @@ def aggregate(
     window_days: int = 730,
     progress: Progress | None = None,
     resources: Resources | None = None,
+    folder: Path | None = None,
 ) -> AggregateReport:
     """Computes every view source under ``data/views`` from ``data/valid``; all are replaced together at the end.
 
@@ -58,22 +63,25 @@ def aggregate(
     :param as_of: without a zone it is UTC. Default: now, or the latest accepted event if a clock outside runs ahead.
     :param min_users: distinct people that must stand behind a board title, an engaged query or a query's statistics.
     :param window_days: how far back the search log is read.
+    :param folder: where the view sources go instead of ``data/views``.
     :raises ContractError: if a valid table is missing.
     :raises UsageError: for a ``min_users`` or ``window_days`` below 1.
     """
-    from feature_repo.aggregates import boards, content, engagement, queries, relevance
+    from feature_repo.aggregates import boards, captions, content, engagement, links, queries, relevance
 
     for name, value in (("min_users", min_users), ("window_days", window_days)):
         if value < 1:
             raise UsageError(f"{name} is {value}: give 1 or more.")
     started = time.perf_counter()
-    with Session(paths, resources or Resources()) as session:
+    with Session(paths, resources or Resources(), folder) as session:
         session.open_tables()
         moment = microseconds(as_of) if as_of else max(microseconds(datetime.now(UTC)), session.latest_event())
         session.cut_off(moment)
         pins = session.value("SELECT count(*) FROM alive")
         stages: list[tuple[str, Callable[[], None]]] = [
             ("pins", lambda: content.write_content(session)),
+            ("links", lambda: links.write_link_text(session)),
+            ("captions", lambda: captions.write_captions(session)),
             ("boards", lambda: boards.write_board_titles(session, min_users)),
             ("search log", lambda: queries.read_log(session, moment - window_days * _DAY)),
             ("engaged queries", lambda: queries.write_engaged_queries(session, min_users)),
@@ -90,6 +98,7 @@ def aggregate(
             datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment),
             dict(session.rows),
             left_out,
+            {table: dict(reasons.most_common()) for table, reasons in session.screened.items()},
             time.perf_counter() - started,
         )
 

@@ -34,10 +34,11 @@ def write_relevance(session: Session, progress: Callable[[int], None]) -> None:
 
     session.write(
         "pin_relevance",
-        """SELECT a.pin_id, a.title, a.description, c.caption, a.link_title, a.link_description, b.board_titles,
-             q.engaged_queries, e.click_rate, e.save_rate, greatest(a.t, c.t, b.t, q.t, e.t) AS t
-           FROM alive a LEFT JOIN captions c USING (pin_id) LEFT JOIN board_titles b USING (pin_id)
-             LEFT JOIN engaged_queries q USING (pin_id) LEFT JOIN engagement e USING (pin_id)""",
+        """SELECT a.pin_id, a.title, a.description, c.caption, l.link_title, l.link_description, b.board_titles,
+             q.engaged_queries, e.click_rate, e.save_rate, greatest(a.t, c.t, l.t, b.t, q.t, e.t) AS t
+           FROM alive a LEFT JOIN captions c USING (pin_id) LEFT JOIN links l USING (pin_id)
+             LEFT JOIN board_titles b USING (pin_id) LEFT JOIN engaged_queries q USING (pin_id)
+             LEFT JOIN engagement e USING (pin_id)""",
         convert=convert,
         rows=BATCH_ROWS,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -52,11 +53,12 @@ class Session:
     Inside, every time is a BIGINT of microseconds: no session time zone can bend it.
     """
 
-    def __init__(self, paths: RepoPaths, resources: Resources) -> None:
-        self._views = paths.views
+    def __init__(self, paths: RepoPaths, resources: Resources, views: Path | None = None) -> None:
+        self._views = views or paths.views
         self._stack = ExitStack()
         self._parts: dict[str, Path] = {}
         self.rows: dict[str, int] = {}
+        self.screened: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.as_of = 0
         sources = {table: paths.valid / f"{table}.parquet" for table in _TABLES}
         for table, source in sources.items():
@@ -65,7 +67,7 @@ class Session:
                     f"No valid {table}: {source} does not exist. Run `pinfeather validate` first, it writes one file "
                     "for every raw table."
                 )
-        paths.views.mkdir(parents=True, exist_ok=True)
+        self._views.mkdir(parents=True, exist_ok=True)
         spill = self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".spill-", dir=paths.data))
         self.con = _connect(resources, spill)
         self._stack.callback(self.con.close)
