@@ -39,7 +39,7 @@ from feature_repo.pin_text import DEFAULT_TEMPLATE
 from materialize.ledger import Ledger
 from materialize.plan import Counts, Kind, count_features, open_pin_scan, pin_changes
 from materialize.points import ledger_entries
-from materialize.reconcile import view_space
+from materialize.reconcile import space_definition, view_definition, view_space
 from materialize.scan import FeatureScan, connect, raw_engine
 from materialize.spaces import Space
 
@@ -85,14 +85,14 @@ def fill(catalogue: Catalogue, paths: RepoPaths) -> dict[str, Any]:
             for batch in FeatureScan(con, view, ledger.of(space), NONE).changes():
                 store.upsert(batch.num_rows)
                 ledger.write(space, run, _row_entries(batch))
-            ledger.set_engine(space, raw_engine())
+            ledger.set_engine(space, raw_engine(), view_definition(definitions.project, view))
             ledger.fold(space)
         run = ledger.start_run(SPACE.name)
         for changes in pin_changes(open_pin_scan(con, definitions, SPACE, ledger, NONE), SPACE.template):
             encoder.encode([change.text for change in changes if change.text_fp])
             store.upsert(len(changes))
             ledger.write(SPACE.name, run, ledger_entries(changes))
-        ledger.set_engine(SPACE.name, raw_engine())
+        ledger.set_engine(SPACE.name, raw_engine(), space_definition(definitions.project))
         ledger.fold(SPACE.name)
     return {"counted_texts": encoder.texts, "acknowledged_points": store.points}
 
