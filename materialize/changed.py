@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from materialize.spill import Partitions
 BATCH_ROWS = 4096
 _UHUGEINT = pa.opaque(HASH, "uhugeint", "DuckDB")
 _WANTED_ROWS = 1 << 18
+_Bucket = tuple[Words, Words, Words]
 _OLD = ["text_fp", "payload_fp", "event_timestamp"]
 
 
@@ -38,9 +40,7 @@ class Differences:
     """Entries that no row stands behind: key, whether there was a text fingerprint, event time (None: not known)."""
 
 
-def compare(
-    reader: Reader, current: Callable[[int], tuple[Words, Words, Words]], changed: Partitions, *, trust_raw: bool
-) -> Differences:
+def compare(reader: Reader, current: Callable[[int], _Bucket], changed: Partitions, *, trust_raw: bool) -> Differences:
     """Compare ``current``, which gives hashes and raw fingerprints of a bucket, with the entries of ``reader``.
 
     :param changed: filled with what differs; its bits are those of the buckets.
@@ -48,8 +48,7 @@ def compare(
     """
     changed.clear()
     found = Differences(changed)
-    for bucket in range(1 << changed.bits):
-        high, low, raw = current(bucket)
+    for bucket, (high, low, raw) in enumerate(_one_ahead(current, 1 << changed.bits)):
         part = reader.part(changed.bits, bucket, ["hash", "raw", "text_fp"])
         old_high, old_low = halves(part["hash"])
         places = find(high, low, old_high, old_low)
@@ -123,6 +122,20 @@ class Wanted:
             arrays = [batch.column(0).storage, *batch.columns[1:]]
             found.add(pa.table(arrays, names=names), halves(arrays[0])[0])
         return found
+
+
+def _one_ahead(read: Callable[[int], _Bucket], buckets: int) -> Iterator[_Bucket]:
+    """What ``read`` gives for each bucket; a thread sorts the next one meanwhile."""
+    if buckets == 1:
+        yield read(0)
+        return
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(read, 0)
+        for bucket in range(1, buckets):
+            here = coming.result()
+            coming = worker.submit(read, bucket)
+            yield here
+        yield coming.result()
 
 
 @dataclass(frozen=True)

@@ -161,19 +161,21 @@ def guard_rows(
 
     :raises PinfeatherError: if a view lost too many rows.
     """
-    for view in definitions.feature_views():
-        entries, wanted = ledger.of(view_space(view)), keys(view)
-        if ledger.summary(view_space(view)).rows < GUARDED_ROWS:
-            continue
-        scan = FeatureScan(con, view, entries, held)
-        left = gone_pins if view.join_keys == ("pin_id",) else ()
-        gone = sum(key not in left and (wanted is None or key in wanted) for key in scan.gone)
-        if gone > scan.known * max_gone:
-            raise PinfeatherError(
-                f"{gone} of {scan.known} rows of feature view {view.name} are gone from its source, more than the "
-                f"{max_gone:.0%} that are believed; nothing was written. Check {view.source}; if they are gone indeed, "
-                "run again with --allow-deletes."
-            )
+    views = definitions.feature_views()
+    with con.ahead(views):
+        for view in views:
+            entries, wanted = ledger.of(view_space(view)), keys(view)
+            if ledger.summary(view_space(view)).rows < GUARDED_ROWS:
+                continue
+            scan = FeatureScan(con, view, entries, held)
+            left = gone_pins if view.join_keys == ("pin_id",) else ()
+            gone = sum(key not in left and (wanted is None or key in wanted) for key in scan.gone)
+            if gone > scan.known * max_gone:
+                raise PinfeatherError(
+                    f"{gone} of {scan.known} rows of feature view {view.name} are gone from its source, more than the "
+                    f"{max_gone:.0%} that are believed; nothing was written. Check {view.source}; if they are gone "
+                    "indeed, run again with --allow-deletes."
+                )
 
 
 def _write_batch(

@@ -194,20 +194,22 @@ def count_features(
     con: Any, definitions: RepoDefinitions, ledger: Ledger, held: frozenset[str], counts: Counts
 ) -> None:
     """Fill the feature-row counts of ``counts``; of very many changed rows none is tried whether its type holds it."""
-    for view in definitions.feature_views():
-        space = view_space(view)
-        scan = FeatureScan(con, view, ledger.of(space), held)
-        moved = ledger.definition(space) not in (None, view_definition(definitions.project, view))
-        forgotten = moved or ledger.incomplete(space)
-        again = forgotten or ledger.engine(space) != raw_engine()
-        rejected = 0
-        if scan.changed <= _ENCODED_ROWS:
-            rejected = sum(len(unwritable(view, batch)) for batch in scan.changes())
-        counts.features[view.name] = {
-            "changed": (scan.rows if again else scan.changed) - rejected,
-            "gone": 0 if forgotten else len(scan.gone),
-            "rejected": rejected,
-        }
+    views = definitions.feature_views()
+    with con.ahead(views):
+        for view in views:
+            space = view_space(view)
+            scan = FeatureScan(con, view, ledger.of(space), held)
+            moved = ledger.definition(space) not in (None, view_definition(definitions.project, view))
+            forgotten = moved or ledger.incomplete(space)
+            again = forgotten or ledger.engine(space) != raw_engine()
+            rejected = 0
+            if scan.changed <= _ENCODED_ROWS:
+                rejected = sum(len(unwritable(view, batch)) for batch in scan.changes())
+            counts.features[view.name] = {
+                "changed": (scan.rows if again else scan.changed) - rejected,
+                "gone": 0 if forgotten else len(scan.gone),
+                "rejected": rejected,
+            }
 
 
 def count_logged(paths: RepoPaths, space: str, ledger: Ledger, counts: Counts, texts: Iterable[bytes]) -> None:

@@ -10,7 +10,8 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ BUCKET_ROWS = 1 << 17
 _MEMORY, _THREADS = "1GB", 8
 """What DuckDB may use at most. A scan by two threads takes about a quarter of it; joins that need more go to disk."""
 _STREAM_ROWS = 1 << 16
-_STREAM_BUFFER = "24MB"  # lets DuckDB's threads work on while a batch is put into its buckets
+_SETTINGS = "SET TimeZone='UTC'; SET preserve_insertion_order=false; SET streaming_buffer_size='24MB'"
+"""Of each connection. The buffer lets DuckDB's threads work on while a batch is put into its buckets."""
 _FIXED = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|FLOAT|DOUBLE|BOOL|DATE|TIME|DECIMAL|UUID|unix_", re.IGNORECASE)
 
 
@@ -130,6 +132,7 @@ class Session:
     def __init__(self, con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         self._con, self._folder = con, folder
         self._passes: dict[str, HashedView] = {}
+        self._coming: dict[str, Future[HashedView]] = {}
         self._places = 0
 
     def execute(self, query: str, parameters: Any = None) -> duckdb.DuckDBPyConnection:
@@ -153,8 +156,31 @@ class Session:
         """The rows of ``view`` as hashes, as they were when it was first asked for."""
         name = repr(view)
         if name not in self._passes:
-            self._passes[name] = HashedView(self, view_source(self, view), self.place("pass"))
+            coming = self._coming.pop(name, None)
+            self._passes[name] = coming.result() if coming else _pass(self._con, view, self.place("pass"))
         return self._passes[name]
+
+    @contextmanager
+    def ahead(self, views: Sequence[ViewDefinition]) -> Iterator[None]:
+        """Let a thread pass over ``views`` in this order while the block compares those that it has behind it."""
+        with ThreadPoolExecutor(1) as reader, self._cursor() as cursor:
+            for view in views:
+                if (name := repr(view)) not in self._passes:
+                    self._coming[name] = reader.submit(_pass, cursor, view, self.place("pass"))
+            try:
+                yield
+            finally:
+                reader.shutdown(cancel_futures=True)
+                self._coming.clear()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self._con.cursor()
+        try:
+            cursor.execute(_SETTINGS)
+            yield cursor
+        finally:
+            cursor.close()
 
 
 @contextmanager
@@ -168,11 +194,10 @@ def connect(spill: Path | None = None) -> Iterator[Session]:
     with spill_folder(spill) as folder:
         con = duckdb.connect()
         try:
-            con.execute("SET TimeZone='UTC'; SET preserve_insertion_order=false")
+            con.execute(_SETTINGS)
             processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             con.execute(f"SET threads={min(_THREADS, processors)}")
             con.execute(f"SET memory_limit='{_MEMORY}'; SET temp_directory={quoted(folder / 'duckdb')}")
-            con.execute(f"SET streaming_buffer_size='{_STREAM_BUFFER}'")
             yield Session(con, folder)
         except duckdb.OutOfMemoryException as error:
             raise PinfeatherError(
@@ -266,14 +291,14 @@ class LatestRows:
 class HashedView:
     """One pass over the rows of a view."""
 
-    def __init__(self, session: Session, source: Source, path: Path) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, path: Path) -> None:
         self.source = source
         self.names = tuple(source.hashed_columns)
-        counted = session.execute(f"SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata({source.files})").fetchone()
+        counted = con.execute(f"SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata({source.files})").fetchone()
         self.bits = bits_for(int(counted[0] or 0) if counted else 0, BUCKET_ROWS)
         self._rows = HashedRows(path, 2 + len(self.names), self.bits)
         self._kept: tuple[int, LatestRows] | None = None
-        reader = session.execute(
+        reader = con.execute(
             f"SELECT md5_number({source.key}), {', '.join(source.hashed_columns.values())} {source.every}"
         ).fetch_record_batch(_STREAM_ROWS)
         into = np.empty((_STREAM_ROWS, 2 + len(self.names)), np.uint64)
@@ -299,6 +324,10 @@ class HashedView:
             rows = _latest(np.concatenate([rows, piece]) if len(rows) else piece)
         columns = {name: np.ascontiguousarray(rows[:, 2 + place]) for place, name in enumerate(self.names)}
         return LatestRows(np.ascontiguousarray(rows[:, 0]), np.ascontiguousarray(rows[:, 1]), columns)
+
+
+def _pass(con: duckdb.DuckDBPyConnection, view: ViewDefinition, path: Path) -> HashedView:
+    return HashedView(con, view_source(con, view), path)
 
 
 def _words(batch: pa.RecordBatch, into: Words) -> Words:
