@@ -49,10 +49,16 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.online_store
 	$(BIN)/python -m benchmarks.publications
+	$(BIN)/python -m benchmarks.aggregates --rows 5000000 --day-rows 50000
+	$(BIN)/python -m benchmarks.captions
+	$(BIN)/python -m benchmarks.features_report
+	$(BIN)/python -m benchmarks.ablation
 	$(BIN)/python -m benchmarks.materialize.scale --pins 1000000
 	$(BIN)/python -m benchmarks.materialize.edge
 	$(BIN)/python -m benchmarks.materialize.kills
 	$(BIN)/python -m benchmarks.materialize.peers
+	@test -e ../shared/data/goodbooks_shelves && $(BIN)/python -m benchmarks.board_titles \
+	  || echo "benchmarks.board_titles: not run (no data; see its first lines)"
 	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.crowdflower \
 	  || echo "benchmarks.crowdflower: not run (no data; see its first lines)"
 

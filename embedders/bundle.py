@@ -19,9 +19,10 @@ from typing import Any
 
 from embedders.relevance import feature_names
 from embedders.student import RelevanceHead
-from feature_repo.errors import PinfeatherError
+from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import LEXICAL_VERSION, LexicalStatistics
 from feature_repo.pin_text import PinTextTemplate
+from feature_repo.switchboard import checked
 
 BUNDLE_VERSION = 1
 MANIFEST, HEAD, STATISTICS = "manifest.json", "head.safetensors", "lexical.json"
@@ -55,6 +56,8 @@ class BundleManifest:
     metrics: Mapping[str, Any]
     training: Mapping[str, Any]
     """``pairs``, ``queries``, ``seed``, ``source``."""
+    without: tuple[str, ...] = ()
+    """Sources that were off in training and are masked in every scoring, see :mod:`feature_repo.switchboard`."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of each file beside the manifest."""
     bundle_version: int = BUNDLE_VERSION
@@ -85,8 +88,12 @@ class StudentBundle:
         metrics: Mapping[str, Any],
         training: Mapping[str, Any],
         pin_tower: str | None = None,
+        without: tuple[str, ...] = (),
     ) -> StudentBundle:
-        """A new bundle, created now; ``pin_tower`` None means that one model is both towers."""
+        """A new bundle, created now; ``pin_tower`` None means that one model is both towers.
+
+        :param without: sources that were off when ``head`` was trained and ``statistics`` were fitted.
+        """
         manifest = BundleManifest(
             name=name,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,6 +107,7 @@ class StudentBundle:
             lexical_digest=statistics.digest,
             metrics=dict(metrics),
             training=dict(training),
+            without=tuple(without),
         )
         return cls(manifest, head, statistics)
 
@@ -117,6 +125,8 @@ class StudentBundle:
         (building / f"{digest}.json").rename(building / STATISTICS)
         files = {name: _sha256(building / name) for name in (HEAD, STATISTICS)}
         manifest = {**asdict(self.manifest), "files": files}
+        if not self.manifest.without:
+            del manifest["without"]  # so that a Pinfeather from before it was there reads the bundle
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         old = target.with_name(f".{target.name}.old.{os.getpid()}")
         if target.exists():
@@ -165,10 +175,11 @@ def load_manifest(directory: str | Path) -> BundleManifest:
                 f"{path} is of bundle version {data['bundle_version']}, allowed is {BUNDLE_VERSION}. {_REMEDY}"
             )
         data["spaces"], data["feature_names"] = tuple(data["spaces"]), tuple(data["feature_names"])
+        data["without"] = checked(data.get("without", ()))
         return BundleManifest(**data)
     except FileNotFoundError as error:
         raise BundleError(f"{directory} is no complete student bundle: {MANIFEST} does not exist. {_REMEDY}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise BundleError(f"{path} is no bundle manifest ({type(error).__name__}: {error}). {_REMEDY}") from error
 
 

@@ -190,7 +190,7 @@ def _load_torch_model(folder: ModelFolder, recipe: EncodingRecipe) -> Any:
 
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, loaded = AutoModel.from_pretrained(
                 str(folder.path),
                 local_files_only=True,
@@ -214,7 +214,7 @@ def _load_torch_model(folder: ModelFolder, recipe: EncodingRecipe) -> Any:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars and no load report from transformers: library code writes nothing to the terminal."""
     from transformers.utils import logging as transformers_logging
 

@@ -30,8 +30,8 @@ PACKAGED_SHA256 = {
 """The published all-MiniLM-L6-v2 files."""
 
 _CHUNK = 1 << 20
-# Keys of config.json that name the file's history or how it is run, not what is computed.
-_CONFIG_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "use_cache"}
+CONFIG_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "use_cache"}
+"""Keys of config.json that name the file's history or how it is run, not what is computed."""
 _POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
 
@@ -69,7 +69,7 @@ class ModelFolder:
             )
         if model == PACKAGED or _same_folder(path):
             verify_packaged(path)
-        config = _read_json(path, "config.json")
+        config = read_json(path, "config.json")
         if not isinstance(config.get("hidden_size"), int):
             raise ModelFolderError(f"{path / 'config.json'} names no hidden_size: this is no text encoder.")
         for name in ("tokenizer.json", *(file.name for file in weight_files(path))):
@@ -89,12 +89,12 @@ class ModelFolder:
         That is: the bytes of weights and tokenizer, the architecture in ``config.json``, pooling, maximum length,
         prompt, dimension and :data:`ENCODER_VERSION`. Reads the weights once (90 MB: about 20 ms from memory).
         """
-        config = _read_json(self.path, "config.json")
+        config = read_json(self.path, "config.json")
         parts = {
             "version": ENCODER_VERSION,
-            "weights": [_xxh3(file) for file in weight_files(self.path)],
-            "tokenizer": _xxh3(self.path / "tokenizer.json"),
-            "config": {key: value for key, value in config.items() if key not in _CONFIG_NOISE},
+            "weights": [file_hash(file) for file in weight_files(self.path)],
+            "tokenizer": file_hash(self.path / "tokenizer.json"),
+            "config": {key: value for key, value in config.items() if key not in CONFIG_NOISE},
             "pooling": self.pooling,
             "max_length": self.max_length,
             "prompt": prompt,
@@ -176,7 +176,11 @@ def _same_folder(path: Path) -> bool:
         return False
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """The JSON object in file ``name`` of model folder ``path``.
+
+    :raises ModelFolderError: if there is none, or it cannot be read.
+    """
     file = path / name
     try:
         value = json.loads(file.read_text("utf-8"))
@@ -208,7 +212,7 @@ def _pooling(path: Path) -> str:
         pooling_folder = kinds.get("Pooling", pooling_folder)
     if not (path / pooling_folder / "config.json").is_file():
         return "mean"
-    config = _read_json(path / pooling_folder, "config.json")
+    config = read_json(path / pooling_folder, "config.json")
     mode = config.get("pooling_mode")
     modes = [mode] if mode else [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
     names = [_POOLING_FLAGS.get(str(mode), str(mode)) for mode in modes]
@@ -222,7 +226,7 @@ def _max_length(path: Path, config: dict[str, Any], asked: int | None) -> int:
     limits = [config.get("max_position_embeddings")]
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         if (path / name).is_file():
-            limits.append(_read_json(path, name).get(key))
+            limits.append(read_json(path, name).get(key))
     longest = int(min((limit for limit in limits if limit), default=512))
     if asked is not None and not 3 <= asked <= longest:
         raise ModelFolderError(
@@ -231,7 +235,8 @@ def _max_length(path: Path, config: dict[str, Any], asked: int | None) -> int:
     return asked or longest
 
 
-def _xxh3(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """xxh3-128 (hex) of a file; a process reads one again only if it changed."""
     return _xxh3_of(file, *_state(file))
 
 

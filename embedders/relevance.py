@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.lexical import FEATURE_NAMES, LEXICAL_FIELDS, LexicalStatistics, lexical_features
+from feature_repo.switchboard import lexical_off, rates_off
 
 Matrix = NDArray[np.float32]
 
@@ -56,6 +57,8 @@ class RelevanceInputs:
     """[n]"""
     save_rate: NDArray[np.floating] | None = None
     """[n]"""
+    without: Sequence[str] = ()
+    """Sources of :data:`feature_repo.switchboard.SOURCES` that are off: their tokens and rates count as missing."""
 
 
 def feature_names(dimension: int) -> tuple[str, ...]:
@@ -80,9 +83,9 @@ def relevance_features(inputs: RelevanceInputs, statistics: LexicalStatistics | 
         np.multiply(inputs.pin_vectors, inputs.query_vector, out=products, casting="same_kind")
         out[:, _AT["cosine"]] = products.sum(axis=1)
     if statistics is not None:
-        out[:, _LEXICAL], _ = lexical_features(inputs.query, inputs.blobs, statistics)
+        out[:, _LEXICAL], _ = lexical_features(inputs.query, inputs.blobs, statistics, lexical_off(inputs.without))
     for name, rate in (("click_rate", inputs.click_rate), ("save_rate", inputs.save_rate)):
-        if rate is not None:
+        if rate is not None and name not in rates_off(inputs.without):
             out[:, _AT[name]] = rate
     unmatched = 1 - out[:, _AT["weighted_match_all"]]
     out[:, _AT["query_rarity_unmatched"]] = out[:, _AT["query_rarity"]] * unmatched

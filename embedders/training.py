@@ -21,6 +21,7 @@ from embedders.student import LevelCalibrator, RelevanceHead, train_head
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import LexicalStatistics, bm25_ranking
 from feature_repo.pin_text import PinTextTemplate
+from feature_repo.switchboard import lexical_off
 
 Progress = Callable[[int], None]
 
@@ -57,9 +58,12 @@ class Scored:
     """[n] raw score that ranks; None: the expected level does."""
 
 
-def fit_statistics(pairs: PairSet) -> LexicalStatistics:
-    """A statistics snapshot over the distinct pins of the pairs, for pairs that come without a catalogue."""
-    return LexicalStatistics.fit(pairs.with_blobs().blobs or ())
+def fit_statistics(pairs: PairSet, without: Sequence[str] = ()) -> LexicalStatistics:
+    """A statistics snapshot over the distinct pins of the pairs, for pairs that come without a catalogue.
+
+    :param without: sources that are off.
+    """
+    return LexicalStatistics.fit(pairs.with_blobs().blobs or (), lexical_off(without))
 
 
 def encode_pairs(
@@ -83,9 +87,12 @@ def pair_features(
     template: PinTextTemplate,
     statistics: LexicalStatistics,
     progress: Progress | None = None,
+    without: Sequence[str] = (),
 ) -> PairFeatures:
     """Features of all pairs, query by query, through the function that serving uses.
 
+    :param without: sources whose tokens and rates count as missing; the words of the pin text are up to ``template``
+        and the vectors of the pairs.
     :param progress: called with the number of texts encoded since the last call.
     """
     pairs = pairs.with_blobs()
@@ -104,9 +111,10 @@ def pair_features(
             blobs=blobs,
             click_rate=None if pairs.click_rate is None else pairs.click_rate[pins],
             save_rate=None if pairs.save_rate is None else pairs.save_rate[pins],
+            without=without,
         )
         matrix[rows], _ = relevance_features(inputs, statistics)
-        bm25[rows] = bm25_ranking(queries[query], blobs, statistics)
+        bm25[rows] = bm25_ranking(queries[query], blobs, statistics, lexical_off(without))
     return PairFeatures(matrix, names, bm25, groups)
 
 
@@ -207,7 +215,8 @@ def score_pairs(
 ) -> NDArray[np.float64]:
     """P(level 1) to P(level 5) of every pair, [n, 5], in the order of the pairs.
 
-    :param features: those of :func:`pair_features` with the bundle's template and statistics, if they were made before.
+    :param features: those of :func:`pair_features` with the bundle's template, statistics and ``without``, if they were
+        made before.
     :raises BundleError: if the encoder is not the model that the bundle was trained with.
     """
     if encoder.fingerprint != bundle.manifest.query_tower:
@@ -215,7 +224,9 @@ def score_pairs(
             f"Bundle {bundle.manifest.name} reads vectors of the model {bundle.manifest.query_tower}, but the encoder "
             f"is {encoder.fingerprint}: load the bundle's model, or train a student for this one."
         )
-    features = features or pair_features(pairs, encoder, bundle.template, bundle.statistics, progress)
+    features = features or pair_features(
+        pairs, encoder, bundle.template, bundle.statistics, progress, bundle.manifest.without
+    )
     return bundle.head.probabilities(features.matrix)
 
 

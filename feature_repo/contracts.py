@@ -87,6 +87,7 @@ _PIN_COLUMNS = (
     Column("created_at", Kind.TIME),
     _time("event_timestamp"),
     Column("deleted_at", Kind.TIME),
+    Column("link_fetched_at", Kind.TIME),
 )
 
 ACTIONS = ("impression", "click", "long_click", "save")
@@ -149,6 +150,16 @@ _CONTRACTS = (
             _key("image_sha256"),
             _key("captioner"),
             Column("caption", Kind.TEXT, required=True, nullable=False),
+            _time("event_timestamp"),
+        ),
+    ),
+    TableContract(
+        "pin_topics",
+        (
+            _key("pin_id"),
+            _key("topic"),
+            # A null in a column that is there is refused: it may mean nothing or all of the topic.
+            Column("weight", Kind.NUMBER, nullable=False, default=1.0, low=0),
             _time("event_timestamp"),
         ),
     ),

@@ -6,6 +6,7 @@ ones; it is read when one of the two is asked for, since many commands need neit
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,18 +54,57 @@ class RepoPaths:
 
     @property
     def valid(self) -> Path:
-        """Rows that passed their contract: ``valid/<table>.parquet``."""
+        """Rows that passed their contract: ``valid/<table>.parquet``; :meth:`valid_files` names the files."""
         return self.data / "valid"
 
     @property
     def rejected(self) -> Path:
-        """Rows that did not, with the reason: ``rejected/<table>.parquet``."""
+        """Rows that did not, with the reason: ``rejected/<table>.parquet``; see :meth:`rejected_files`."""
         return self.data / "rejected"
+
+    def valid_files(self, table: str) -> list[Path]:
+        """The files of the accepted rows of ``table``, by name; none before the first `pinfeather validate`.
+
+        A table that is validated file by file (``search_log``) has one file for each raw file and at least one. A file
+        never changes: other content has another name.
+        """
+        return self._files(self.valid, table)
+
+    def rejected_files(self, table: str) -> list[Path]:
+        """The files of the rejected rows of ``table``, by name."""
+        return self._files(self.rejected, table)
+
+    def _files(self, folder: Path, table: str) -> list[Path]:
+        parts = read_parts(self.valid / table)
+        if parts is not None:
+            return sorted(folder / table / part["file"] for part in parts)
+        single = folder / f"{table}.parquet"
+        return [single] if single.is_file() else []
 
     @property
     def views(self) -> Path:
         """Batch sources of the feature views: ``views/<view>.parquet``."""
         return self.data / "views"
+
+    @property
+    def aggregates(self) -> Path:
+        """What the aggregates keep to merge the next day's log into."""
+        return self.data / "aggregates"
+
+    @property
+    def captions(self) -> Path:
+        """Captions that were made here: ``captions/<captioner fingerprint>/*.parquet``."""
+        return self.data / "captions"
+
+    @property
+    def erasures(self) -> Path:
+        """What must never come back, as keyed hashes, and the key."""
+        return self.data / "erasures"
+
+    @property
+    def reports(self) -> Path:
+        """Reports about the features, and what runs noted for them: ``reports/*.json``."""
+        return self.data / "reports"
 
     @property
     def lexical(self) -> Path:
@@ -134,6 +174,27 @@ class RepoPaths:
     def release(self) -> Path:
         """The current release manifest."""
         return self.data / "release.json"
+
+
+PARTS = ".parts.json"
+"""In the folder of a table that is validated file by file: which of its files count. Written last, all at once."""
+
+
+def read_parts(folder: Path) -> list[dict[str, Any]] | None:
+    """What is noted of the parts in ``folder``; None if no table was validated into it.
+
+    :raises PinfeatherError: if the note cannot be read.
+    """
+    path = folder / PARTS
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["parts"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PinfeatherError(
+            f"{path} cannot be read ({error}). Delete the folder {folder}, then run `pinfeather validate`, which reads "
+            "every raw file of the table again."
+        ) from error
 
 
 def read_config(path: Path) -> Mapping[str, Any] | None:

@@ -38,8 +38,11 @@ def normalise(text: str | None) -> str:
 
 
 def canonical_query(text: str | None) -> str:
-    """The one form of a query used as cache key, join key and model input: :func:`normalise`, then lower case."""
-    return normalise(text).lower()
+    """The one form of a query used as cache key, join key and model input: :func:`normalise`, then lower case.
+
+    A letter may combine in lower case where it does not in upper case (H and U+0331), hence NFC once more.
+    """
+    return unicodedata.normalize("NFC", normalise(text).lower())
 
 
 def words(text: str) -> list[str]:

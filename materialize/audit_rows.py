@@ -148,7 +148,7 @@ def _find_extra(
 
     rows = check.extras(name, Match("view", view.name), expected, known, ["key", "fp", "event_ts"])
     while page := list(islice(rows, PAGE)):
-        keys = [_ledger_key(project, source, point) for point in page]
+        keys = [ledger_key(project, source, point) for point in page]
         deleted = deletion_times(check.store, project, view.join_keys, [point.id for point in page])
         bounds = {} if view.join_keys != ("pin_id",) else _bounds(con, paths, definitions, keys, horizon)
         for point, key in zip(page, keys, strict=True):
@@ -180,7 +180,7 @@ def _bounds(
     return {pin_id: to_micros(deleted[pin_id]) if pin_id in deleted else horizon for pin_id in gone}
 
 
-def _ledger_key(project: str, source: Source, point: Point) -> str | None:
+def ledger_key(project: str, source: Source, point: Point) -> str | None:
     """The key of a stored row in the ledger; None if the point is not where a row of that key belongs."""
     try:
         entity = decode_key(point.payload["key"])

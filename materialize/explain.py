@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.aggregates.session import quoted
+from feature_repo.aggregates.session import parquet
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import PinFields
 from materialize.definitions import RepoDefinitions, ViewDefinition, load_definitions
@@ -221,14 +221,14 @@ def _deleted_at(paths: RepoPaths, pin_id: str) -> str | None:
     if not pins.is_file():
         return None
     with connect() as con:
-        row = con.execute(f"SELECT deleted_at FROM {quoted(pins)} WHERE pin_id = ?", [pin_id]).fetchone()
+        row = con.execute(f"SELECT deleted_at FROM {parquet([pins])} WHERE pin_id = ?", [pin_id]).fetchone()
     return _iso(row[0]) if row else None
 
 
 def _rejection(paths: RepoPaths, pin_id: str) -> str | None:
     """Why `validate` rejected the row of ``pin_id``."""
     with connect() as con:
-        rejected = quoted(paths.rejected / "pins.parquet")
+        rejected = parquet([paths.rejected / "pins.parquet"])
         row = con.execute(f"SELECT reason FROM {rejected} WHERE pin_id::VARCHAR = ? LIMIT 1", [pin_id]).fetchone()
     return str(row[0]) if row else None
 

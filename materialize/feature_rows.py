@@ -154,21 +154,25 @@ def guard_rows(
     gone_pins: Collection[str],
     keys: Callable[[ViewDefinition], frozenset[str] | None],
     max_gone: float,
+    erased: Collection[str] | None = None,
 ) -> None:
     """Refuse a run that would delete more than ``max_gone`` of a view's rows, those of the gone pins left out.
 
     Views with fewer than :data:`GUARDED_ROWS` known rows are not guarded: there a few rows are a large part.
 
+    :param erased: pins that an erasure took something from, left out too. Then only views by pin are guarded: of a
+        query nobody can say whether it leaves with the people behind it.
     :raises PinfeatherError: if a view lost too many rows.
     """
     views = definitions.feature_views()
     with con.ahead(views):
         for view in views:
             entries, wanted = ledger.of(view_space(view)), keys(view)
-            if ledger.summary(view_space(view)).rows < GUARDED_ROWS:
+            by_pin = view.join_keys == ("pin_id",)
+            if ledger.summary(view_space(view)).rows < GUARDED_ROWS or (erased is not None and not by_pin):
                 continue
             scan = FeatureScan(con, view, entries, held)
-            left = gone_pins if view.join_keys == ("pin_id",) else ()
+            left = {*gone_pins, *(erased or ())} if by_pin else ()
             gone = sum(key not in left and (wanted is None or key in wanted) for key in scan.gone)
             if gone > scan.known * max_gone:
                 raise PinfeatherError(

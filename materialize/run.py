@@ -76,6 +76,8 @@ class RunOptions:
     """Try texts again that an encoder could not take."""
     stop: Callable[[], bool] | None = None
     """Asked between two batches; once it says True the run ends there, published, and ``interrupted`` is set."""
+    erased: frozenset[str] | None = None
+    """Pins that an erasure took something from: their loss is believed, and none of them is held. None: no erasure."""
 
 
 @dataclass
@@ -147,7 +149,7 @@ def materialize(paths: RepoPaths, options: RunOptions | None = None) -> RunCount
     ):
         if options.space is None:
             empty_dropping(paths, store)
-        held = held_pins(paths)
+        held = held_pins(paths) - (options.erased or frozenset())
         for target in targets(paths, options.model, options.space, options.fill, options.fill_limit):
             if options.restore:
                 target = replace(target, scope=Scope.RESTORE)
@@ -201,7 +203,7 @@ def _run_target(
         _guard_deletes(scan, counts, target, options, selection)
         if target.live and target.scope is not Scope.RESTORE and not options.allow_deletes:
             gone = {pin_id for pin_id, _, _ in selection.gone(scan.gone)}
-            guard_rows(con, definitions, ledger, held, gone, selection.keys, options.max_gone)
+            guard_rows(con, definitions, ledger, held, gone, selection.keys, options.max_gone, options.erased)
     except PinfeatherError as error:
         counts.remaining += counts.paid
         _finish(ledger, number, "refused", counts, clock, error)
@@ -354,7 +356,10 @@ def _batches(run: SpaceRun, scan: PinScan) -> Iterator[list[PinChange]]:
 
 def _guard_deletes(scan: PinScan, counts: RunCounts, target: Target, options: RunOptions, selection: Selection) -> None:
     # Whoever is gone is gone for every space of the run: the first one, which is asked here before any, decides that.
-    gone = counts.emptied + (sum(had_vector for _, had_vector, _ in selection.gone(scan.gone)) if target.first else 0)
+    erased = options.erased or frozenset()
+    left = selection.gone(scan.gone) if target.first else []
+    gone = sum(had_vector for pin_id, had_vector, _ in left if pin_id not in erased)
+    gone += max(0, counts.emptied - len(erased))
     trusted = options.allow_deletes or target.scope is Scope.RESTORE
     if trusted or not gone or gone <= scan.known * options.max_gone:
         return

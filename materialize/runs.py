@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 from typing import Any
 
 from feature_repo.paths import RepoPaths
+from materialize.captions import journal
 from materialize.ledger import Ledger
 from materialize.ledger_notes import RunRow
 from materialize.places import place_of
@@ -20,19 +22,24 @@ def list_runs(paths: RepoPaths, limit: int | None = 20) -> list[dict[str, Any]]:
 
     ``status`` is ``running``, ``done``, ``interrupted`` (a signal ended it at a clean point), ``refused`` (by the
     delete guard), ``failed``, ``repair`` or ``killed``: started, never ended, and nobody holds the writer lease.
-    ``rate`` is texts encoded in a second of encoding, null where none was.
+    ``rate`` is texts encoded in a second of encoding, null where none was. Runs of a captioner are among them: their
+    space is ``captions:NAME``, they have numbers of their own, and texts are captions there.
     """
-    if not (paths.ledger / "ledger.db").is_file():
-        return []
-    writing = is_writing(paths)
-    with Ledger(paths) as ledger:
-        return [_row(row, writing) for row in ledger.run_rows(limit)]
+    found = _caption_rows(paths)
+    if (paths.ledger / "ledger.db").is_file():
+        writing = is_writing(paths)
+        with Ledger(paths) as ledger:
+            found += [_row(row, writing) for row in ledger.run_rows(limit)]
+    return sorted(found, key=lambda row: row["started"], reverse=True)[:limit]
 
 
 def is_writing(paths: RepoPaths) -> bool:
     """Whether a run holds the writer lease of the store now; a push of Feast's is no run."""
     place = place_of(paths)
-    lock = (paths.online if place.embedded and place.path else paths.ledger) / "writer.lock"
+    return _is_held((paths.online if place.embedded and place.path else paths.ledger) / "writer.lock")
+
+
+def _is_held(lock: Path) -> bool:
     try:
         file = os.open(lock, os.O_RDONLY)
     except OSError:
@@ -63,3 +70,32 @@ def _row(row: RunRow, writing: bool) -> dict[str, Any]:
         "error": counts.get("error"),
         **{name: counts.get(name) for name in COUNTS},
     }
+
+
+def _caption_rows(paths: RepoPaths) -> list[dict[str, Any]]:
+    writing = _is_held(journal.lock(paths))
+    newest = True
+    found = []
+    for row in journal.rows(paths):
+        counts = row.get("counts") or {}
+        running = row["status"] == "running" and newest and writing
+        seconds = counts.get("model_seconds") or 0
+        found.append(
+            {
+                **{name: row.get(name) for name in ("run", "space", "started", "ended")},
+                "status": "killed" if row["status"] == "running" and not running else row["status"],
+                "seconds": counts.get("seconds"),
+                "rate": round(counts["captioned"] / seconds, 1) if seconds and counts.get("captioned") else None,
+                "rejected": counts.get("rejected"),
+                "quarantined": None,
+                "error": counts.get("error"),
+                **dict.fromkeys(COUNTS),
+                "new": counts.get("new"),
+                "unchanged": counts.get("reused"),
+                "gone": counts.get("dropped"),
+                "encoded_texts": counts.get("captioned"),
+                "remaining": counts.get("remaining"),
+            }
+        )
+        newest = False
+    return found

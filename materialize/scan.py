@@ -16,6 +16,7 @@ import pyarrow as pa
 from feature_repo.errors import PinfeatherError
 from feature_repo.lexical import LEXICAL_VERSION
 from feature_repo.paths import RepoPaths
+from feature_repo.rejected import rejected_sql
 from feature_repo.text import TEXT_VERSION
 from materialize.changed import Differences, Fetched, Wanted, compare, fetched, in_batches, timestamps
 from materialize.definitions import RepoDefinitions, ViewDefinition
@@ -46,7 +47,6 @@ from materialize.sources import (
     view_source,
 )
 from materialize.spill import Partitions
-from materialize.takedowns import rejected_sql
 
 __all__ = [
     "CREATED",

@@ -55,6 +55,8 @@ PAYLOAD_COLUMNS: Mapping[str, tuple[str, str]] = {
 PAYLOAD_INDEXES: Mapping[str, IndexKind] = {"lang": "keyword", "country": "keyword", "created_at": "integer"}
 """How each of them is indexed."""
 
+_PLAIN = "hive_partitioning = false"  # else DuckDB makes a column of every folder that is called key=value
+
 SCAN_VERSION = 2
 """Bumped when :func:`hashed`, or what is hashed of a row, changes."""
 
@@ -252,7 +254,7 @@ def view_source(con: Any, view: ViewDefinition) -> Source:
             f"Feature view {view.name} has no source file ({view.source or 'not a Parquet file source'}): "
             "run `pinfeather aggregate` first. Sources other than Parquet are not scanned yet."
         )
-    described = con.execute(f"DESCRIBE SELECT * FROM read_parquet({files})").fetchall()
+    described = con.execute(f"DESCRIBE SELECT * FROM read_parquet({files}, {_PLAIN})").fetchall()
     types = {row[0]: row[1] for row in described}
     stamps = [name for name in (view.timestamp_field, view.created_timestamp_column) if name]
     if missing := [name for name in (*view.columns.values(), *stamps) if name not in types]:
@@ -264,7 +266,7 @@ def view_source(con: Any, view: ViewDefinition) -> Source:
     text_key = len(keys) == 1 and types[view.columns[view.join_keys[0]]] == "VARCHAR"
     key = keys[0] if text_key else f"to_json([{', '.join(f'to_json({name})' for name in keys)}])::VARCHAR"
     present = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, quote(view.timestamp_field)))
-    every = f"FROM read_parquet({files}) WHERE {present}"
+    every = f"FROM read_parquet({files}, {_PLAIN}) WHERE {present}"
     kinds = {name: types[view.columns[name]] for name in view.features}
     return Source(view, tuple(view.features), text_key, every, key, kinds, files)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from embedders.cut import check_cut, cut_fingerprint
 from embedders.model_folder import PACKAGED, ModelFolder
-from feature_repo.errors import PinfeatherError, UsageError
+from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
-from feature_repo.pin_text import DEFAULT_TEMPLATE, PinTextTemplate
+from feature_repo.pin_text import DEFAULT_TEMPLATE
+from feature_repo.switchboard import TEXT_SOURCES, checked, template_without
 from materialize import vector_log
 from materialize.definitions import load_definitions
 from materialize.ledger import Ledger
@@ -63,9 +64,9 @@ def create_space(
 
     :param name: default is made of model, template and dimension.
     :param model: ``packaged`` or a model folder; default is that of the live space.
-    :param without: fields of the pin text that its template leaves out.
+    :param without: sources of :data:`feature_repo.switchboard.TEXT_SOURCES` that its template leaves out.
     :param dimension: keep the first components of the model's vectors only.
-    :raises UsageError: for a name that cannot be, an unknown field, or a dimension that is no cut.
+    :raises UsageError: for a name that cannot be, an unknown source, or a dimension that is no cut.
     :raises PinfeatherError: before the first run, or if there is such a space already.
     """
     release = current_release(paths)
@@ -79,7 +80,7 @@ def create_space(
     if dimension is not None:
         check_cut(dimension, folder.dimension)
     fingerprint = whole if dimension is None else cut_fingerprint(whole, dimension)
-    template = _template(without)
+    template = template_without(DEFAULT_TEMPLATE, checked(without, TEXT_SOURCES))
     name = check_space_name(name or name_of(model, whole, template, dimension))
     space = Space(
         name=name,
@@ -103,15 +104,6 @@ def create_space(
         store.create(name, space_spec(space))
         store.publish(_release_json(paths))
     return space
-
-
-def _template(without: Sequence[str]) -> PinTextTemplate:
-    fields = [rule.name for rule in DEFAULT_TEMPLATE.rules]
-    if unknown := sorted(set(without) - set(fields)):
-        raise UsageError(f"Cannot leave out {', '.join(unknown)}: the pin text has the fields {', '.join(fields)}.")
-    if len(set(without)) == len(fields):
-        raise UsageError(f"Without {', '.join(fields)} nothing is left of the pin text: leave one in.")
-    return DEFAULT_TEMPLATE.without(*without)
 
 
 def _refuse_twin(space: Space, others: Sequence[Space]) -> None:

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_repo.leftovers import scratch_folder
 from materialize.hashes import Words, prefixes
 
 _HELD_BYTES = 48 << 20
-_PREFIX = ".scan-"
 
 
-@contextmanager
-def spill_folder(parent: Path | None) -> Iterator[Path]:
+def spill_folder(parent: Path | None) -> AbstractContextManager[Path]:
     """A folder for what does not fit into memory, in ``parent`` or the system's own place; removed at the end.
 
     Folders that killed processes of this host left in ``parent`` go, too.
     """
-    host = f"{_PREFIX}{socket.gethostname()}-"
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.glob(f"{host}*"):
-            if not _alive(left.name.removeprefix(host).partition("-")[0]):
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{host}{os.getpid()}-", dir=parent, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass
-    return True
+    return scratch_folder(parent, "scan")
 
 
 class HashedRows:

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.aggregates.session import quoted
+from feature_repo.aggregates.session import parquet
 from feature_repo.paths import RepoPaths
+from feature_repo.rejected import NEVER, rejected_sql
 from materialize import vector_log
 from materialize.definitions import RepoDefinitions, ViewDefinition
 from materialize.ledger import Ledger, LedgerError
@@ -30,34 +31,12 @@ DONE = "pins:deleted"
 """Name in the ledger of the deletions that were carried out: pin to its ``deleted_at``."""
 PAGE = 1000
 
-_NEVER = "SELECT NULL::VARCHAR AS pin_id, NULL::TIMESTAMPTZ AS deleted_at WHERE false"
-
-
-def rejected_sql(paths: RepoPaths) -> str:
-    """SQL of the pins of the snapshot that only have rows that `validate` rejected: ``pin_id, deleted_at``.
-
-    Of several rows the latest counts. ``deleted_at`` is null where it is no time, or one that has not come.
-    """
-    rejected, valid = paths.rejected / "pins.parquet", paths.valid / "pins.parquet"
-    if not rejected.is_file():
-        return _NEVER
-    names = pq.read_schema(rejected).names
-    deleted = "TRY_CAST(deleted_at AS TIMESTAMPTZ)" if "deleted_at" in names else "NULL::TIMESTAMPTZ"
-    latest = "TRY_CAST(event_timestamp AS TIMESTAMPTZ) DESC NULLS LAST, " if "event_timestamp" in names else ""
-    accepted = f"AND pin_id NOT IN (SELECT pin_id FROM {quoted(valid)})" if valid.is_file() else ""
-    return (
-        f"SELECT pin_id::VARCHAR AS pin_id, CASE WHEN {deleted} <= now() THEN {deleted} END AS deleted_at "
-        f"FROM {quoted(rejected)} WHERE pin_id <> '' {accepted} "
-        f"QUALIFY row_number() OVER (PARTITION BY pin_id ORDER BY {latest}{deleted} DESC NULLS LAST) = 1"
-    )
-
 
 def deleted_sql(paths: RepoPaths) -> str:
     """SQL of the pins whose row says that they are deleted: ``pin_id, deleted_at``, also where the row was rejected."""
     valid = paths.valid / "pins.parquet"
-    known = (
-        f"SELECT pin_id, deleted_at FROM {quoted(valid)} WHERE deleted_at IS NOT NULL" if valid.is_file() else _NEVER
-    )
+    dated = f"SELECT pin_id, deleted_at FROM {parquet([valid])} WHERE deleted_at IS NOT NULL"
+    known = dated if valid.is_file() else NEVER
     return f"{known} UNION ALL SELECT pin_id, deleted_at FROM ({rejected_sql(paths)}) WHERE deleted_at IS NOT NULL"
 
 

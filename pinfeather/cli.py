@@ -20,11 +20,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("pinfeather.commands.importing", "Turn a public data set into raw tables and judgments."),
     "validate": ("pinfeather.commands.repo", "Check the raw tables against their contracts."),
     "aggregate": ("pinfeather.commands.repo", "Make the sources of the feature views, as of a time."),
+    "caption": ("pinfeather.commands.caption", "Caption the images of pins with a vision-language model."),
     "lexical": ("pinfeather.commands.repo", "Fit the statistics behind BM25."),
     "apply": ("pinfeather.commands.repo", "Apply the Feast definitions."),
     "plan": ("pinfeather.commands.vectors", "Count what materialize would do, without loading a model."),
     "materialize": ("pinfeather.commands.vectors", "Embed what changed and write features and vectors to Qdrant."),
     "audit": ("pinfeather.commands.oncall", "Compare source, ledger, vector log and store, and heal them."),
+    "erase": ("pinfeather.commands.erase", "Take users, pins or queries out of everything, and prove it."),
     "runs": ("pinfeather.commands.oncall", "What past runs did, and how they ended."),
     "spaces": ("pinfeather.commands.spaces", "Further spaces: create, backfill, compare, freeze, pin, drop."),
     "promote": ("pinfeather.commands.releases", "Make a space the live one, through a gate."),
@@ -37,7 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "score": ("pinfeather.commands.serving", "Score a query against given pins."),
     "related": ("pinfeather.commands.serving", "Pins related to a pin."),
     "home-feed": ("pinfeather.commands.serving", "A feed from recently seen pins."),
-    "features": ("pinfeather.commands.serving", "Look up features of pins through a feature service."),
+    "features": ("pinfeather.commands.features", "Look up features of pins, or report on those of all pins."),
     "embed": ("pinfeather.commands.serving", "Vectors of queries or pins."),
 }
 

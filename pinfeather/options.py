@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -74,6 +74,20 @@ lock_timeout_option: Decorator = click.option(
     show_envvar=True,
     help="Seconds to wait for another writer.",
 )
+
+
+def without_option(sources: Iterable[str], text: str) -> Decorator:
+    """``--without SOURCE``, repeatable.
+
+    :param sources: the names that are allowed.
+    """
+    return click.option(
+        "--without",
+        multiple=True,
+        metavar="SOURCE",
+        show_envvar=True,
+        help=f"{text} Repeatable (in the variable: by spaces): {', '.join(sources)}.",
+    )
 
 
 def as_of_option(text: str) -> Decorator:

@@ -6,6 +6,10 @@ A scorer whose part the release does not name falls back in this order, and the 
 ``zero-shot``  needs a live space; ranks by the cosine of query and pin
 ``bm25``       needs a statistics snapshot; ranks by BM25 over all fields
 
+What a student was trained without is masked for that student only, also where it falls back. But where the release
+names no snapshot, BM25 goes by the copy in the bundle: sources that it was fitted without are masked then, and
+``degraded`` names them.
+
 A part that is named but damaged, or a model that is not the space's own, is an error: answering from something else
 would hide it.
 """
@@ -27,6 +31,7 @@ from feature_repo.lexical import (
     LexicalVersionError,
     bm25_ranking,
 )
+from feature_repo.switchboard import lexical_off
 from materialize.spaces import Space
 from materialize.stores.layout import decode_feature, feature_path, stack_vectors
 from materialize.stores.port import Point
@@ -94,6 +99,8 @@ class Judge:
     space: Space | None
     bundle: StudentBundle | None = None
     statistics: LexicalStatistics | None = None
+    without: tuple[str, ...] = ()
+    """Sources that the bundle was trained without, or its statistics fitted without."""
     degraded: list[str] = field(default_factory=list)
 
     @classmethod
@@ -123,8 +130,13 @@ class Judge:
         if self.scorer == "student":
             self.bundle = publication.bundle
             self.statistics = self.bundle.statistics if self.bundle else None
+            self.without = self.bundle.manifest.without if self.bundle else ()
         elif self.scorer == "bm25":
             self.statistics = publication.statistics
+            if publication.release.lexical is None and publication.bundle:  # then they are the bundle's
+                self.without = publication.bundle.manifest.without
+                if off := lexical_off(self.without):
+                    self.degraded.append(f"bm25 by the statistics of the bundle, without {', '.join(off)}")
 
     @property
     def needs_query_vector(self) -> bool:
@@ -189,7 +201,8 @@ class Judge:
         statistics = self.statistics
         if statistics is None:
             raise PinfeatherError("The release has no lexical statistics: run `pinfeather lexical fit`.")
-        scores = self._masking(candidates.blobs, lambda blobs: bm25_ranking(query, blobs, statistics))
+        off = lexical_off(self.without)
+        scores = self._masking(candidates.blobs, lambda blobs: bm25_ranking(query, blobs, statistics, off))
         return np.where([blob is None for blob in candidates.blobs], np.nan, scores)
 
     def _features(
@@ -205,6 +218,7 @@ class Judge:
                 blobs=blobs,
                 click_rate=candidates.click_rate,
                 save_rate=candidates.save_rate,
+                without=self.without,
             )
             return relevance_features(inputs, self.statistics)[0]
 

@@ -29,7 +29,7 @@ def built(applied, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def shop(built, tmp_path) -> RepoPaths:
+def client_shop(built, tmp_path) -> RepoPaths:
     """A copy of the catalogue to change."""
     return RepoPaths.open(copy_repository(built, tmp_path / "repo"))
 

@@ -1,15 +1,14 @@
 """Aggregates: equal to a plain recompute, blind to the future, private, and the same bytes every time."""
 
-import math
-from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from board_recompute import expected_boards, expected_links
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from log_recompute import expected_log, stamps
 
 from feature_repo.aggregates import VIEW_SCHEMAS, aggregate
 from feature_repo.columns import arrow_type
@@ -19,7 +18,6 @@ from feature_repo.lexical import LEXICAL_VERSION
 from feature_repo.lexical.blobs import encode_blob
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import PinFields
-from feature_repo.text import canonical_query, normalise, words
 
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 100
@@ -75,7 +73,8 @@ def save(pin_id, title, user, at=-10, board=None, secret=False, removed=None):
 
 
 def saved_by(pin_id, title, count):
-    return [save(pin_id, title, f"u{number}") for number in range(count)]
+    """Saves by ``count`` people who save nothing else."""
+    return [save(pin_id, title, f"{title}-{number}") for number in range(count)]
 
 
 def event(query, pin_id, user, action="click", at=-10, request=None, dwell=None, lang=None):
@@ -102,30 +101,16 @@ def expected(tables, min_users, as_of=AS_OF, window=WINDOW):
     }
     captions = expected_captions(pins, tables["captions"], as_of)
     boards = expected_boards(pins, tables["board_saves"], min_users, as_of)
-    log = [
-        row | {"query": canonical_query(row["query"])}
-        for row in tables["search_log"]
-        if row["pin_id"] in pins and row["event_timestamp"] <= as_of and canonical_query(row["query"])
-    ]
-    recent = [row for row in log if row["event_timestamp"] >= as_of - timedelta(days=window)]
-    found = expected_log(log, recent, min_users)
+    found, _ = expected_log(tables, pins, min_users, as_of, window)
     found["pin_text"] = [
         {name: row.get(name) for name in VIEW_SCHEMAS["pin_text"].names} | stamps(row["event_timestamp"])
         for row in pins.values()
     ]
-    found["pin_link_text"] = [
-        {name: row.get(name) for name in VIEW_SCHEMAS["pin_link_text"].names} | stamps(row["event_timestamp"])
-        for row in pins.values()
-        if any(row.get(name) is not None for name in ("link_url", "link_title", "link_description"))
-    ]
+    found["pin_link_text"] = expected_links(pins)
     found |= {"pin_captions": captions, "pin_board_titles": boards}
     found["pin_relevance"] = expected_relevance(pins, found)
     keys = ("query", "pin_id")
     return {view: sorted(rows, key=lambda row: [row.get(key, "") for key in keys]) for view, rows in found.items()}
-
-
-def stamps(moment):
-    return {"event_timestamp": moment, "created_timestamp": moment}
 
 
 def expected_captions(pins, captions, as_of):
@@ -141,148 +126,8 @@ def expected_captions(pins, captions, as_of):
     ]
 
 
-def expected_boards(pins, saves, min_users, as_of):
-    known = [row for row in saves if row["saved_at"] <= as_of]
-    secret = {row["board_id"] for row in known if row["secret"]}
-    removals = defaultdict(list)
-    times = defaultdict(list)
-    for row in known:
-        gone = row["removed_at"] if row["removed_at"] and row["removed_at"] <= as_of else None
-        if gone:
-            removals[row["board_id"], row["pin_id"], row["user_id"]].append(gone)
-        times[row["pin_id"], row["board_id"]].append((row["secret"], max(row["saved_at"], gone or row["saved_at"])))
-    users, spellings = defaultdict(set), defaultdict(lambda: defaultdict(set))
-    for row in known:
-        gone = removals[row["board_id"], row["pin_id"], row["user_id"]]
-        title = normalise(row["board_title"])
-        out = row["removed_at"] and row["removed_at"] <= as_of
-        if out or row["board_id"] in secret or any(moment >= row["saved_at"] for moment in gone):
-            continue
-        if row["pin_id"] in pins and title:
-            users[row["pin_id"], title.casefold()].add(row["user_id"])
-            spellings[row["pin_id"], title.casefold()][title].add(row["user_id"])
-    holders = defaultdict(set)
-    for name, key in users:
-        for word in words(key):
-            holders[word].add(name)
-    total = len({name for name, _ in users})
-    ranked = defaultdict(list)
-    for (name, key), people in users.items():
-        if len(people) >= min_users:
-            said = spellings[name, key]
-            title = min(said, key=lambda text: (-len(said[text]), text))
-            logs = [math.log((len(holders[word]) + 1) / (total + 1)) for word in sorted(set(words(key)))]
-            score = (sum(logs) / len(logs) if logs else 0.0) - 0.5 * math.log(len(people))
-            ranked[name].append((round(score * 1e6), -len(words(title)), -len(title), title))
-    rows = {}
-    for (name, _), parts in times.items():
-        if name in pins and not all(hidden for hidden, _ in parts):
-            latest = max(moment for _, moment in parts)
-            rows[name] = max(latest, rows.get(name, latest))
-    return [
-        {"pin_id": name, "board_titles": [item[-1] for item in sorted(ranked[name])[:10]]} | stamps(moment)
-        for name, moment in rows.items()
-    ]
-
-
-def rate(count, prior, impressions):
-    return float(np.float32((count + prior) / (impressions + 20)))
-
-
-def expected_log(log, recent, min_users):
-    visits = defaultdict(list)
-    for row in recent:
-        visits[row["request_id"], row["user_id"], row["query"], row["pin_id"]].append(row)
-    facts = []
-    for (request, user, query, name), rows in visits.items():
-        clicks = [row for row in rows if row["action"] in ("click", "long_click")]
-        long = any(
-            (row["dwell_s"] or 0) > 10 or (row["action"] == "long_click" and row["dwell_s"] is None) for row in clicks
-        )
-        facts.append(
-            {
-                "request": request,
-                "user": user,
-                "query": query,
-                "pin": name,
-                "click": bool(clicks),
-                "long": long,
-                "save": any(row["action"] == "save" for row in rows),
-                "lang": min((row["lang"] for row in rows if row["lang"] is not None), default=None),
-                "t": max(row["event_timestamp"] for row in rows),
-            }
-        )
-    return {
-        "pin_engagement": engagement_rows(log, facts),
-        "pin_engaged_queries": engaged_rows(log, facts, min_users),
-        **query_rows(facts, min_users),
-    }
-
-
-def counts(facts):
-    return {
-        "impressions": len(facts),
-        "clicks": sum(fact["click"] for fact in facts),
-        "long_clicks": sum(fact["long"] for fact in facts),
-        "saves": sum(fact["save"] for fact in facts),
-    }
-
-
-def engagement_rows(log, facts):
-    rows = []
-    for name in {row["pin_id"] for row in log}:
-        found = counts([fact for fact in facts if fact["pin"] == name])
-        rates = {
-            "click_rate": rate(found["clicks"], 1.0, found["impressions"]),
-            "save_rate": rate(found["saves"], 0.4, found["impressions"]),
-        }
-        latest = max(row["event_timestamp"] for row in log if row["pin_id"] == name)
-        rows.append({"pin_id": name} | found | rates | stamps(latest))
-    return rows
-
-
-def engaged_rows(log, facts, min_users):
-    rows = []
-    for name in {row["pin_id"] for row in log if row["action"] != "impression"}:
-        scores, people = Counter(), defaultdict(set)
-        for fact in facts:
-            if fact["pin"] == name and (fact["click"] or fact["save"]):
-                scores[fact["query"]] += fact["click"] + fact["long"] + 3 * fact["save"]
-                people[fact["query"]].add(fact["user"])
-        kept = sorted((-score, query) for query, score in scores.items() if len(people[query]) >= min_users)[:20]
-        latest = max(row["event_timestamp"] for row in log if row["pin_id"] == name and row["action"] != "impression")
-        rows.append({"pin_id": name, "engaged_queries": [query for _, query in kept]} | stamps(latest))
-    return rows
-
-
-def query_rows(facts, min_users):
-    queries = defaultdict(list)
-    for fact in facts:
-        queries[fact["query"]].append(fact)
-    asked = {q: found for q, found in queries.items() if len({fact["user"] for fact in found}) >= min_users}
-    searches = {query: len({fact["request"] for fact in found}) for query, found in asked.items()}
-    before, stats, pairs = 0, [], []
-    for query in sorted(asked, key=lambda query: (-searches[query], query)):
-        found = asked[query]
-        share = before / sum(searches.values())
-        langs = Counter(fact["lang"] for fact in found if fact["lang"] is not None)
-        row = {"query": query, "searches": searches[query]} | counts(found)
-        del row["long_clicks"]
-        row["users"] = len({fact["user"] for fact in found})
-        row["lang"] = min(langs, key=lambda lang: (-langs[lang], lang), default=None)
-        row["band"] = "head" if share < 0.5 else "torso" if share < 0.8 else "tail"
-        stats.append(row | stamps(max(fact["t"] for fact in found)))
-        before += searches[query]
-        for name in {fact["pin"] for fact in found}:
-            mine = [fact for fact in found if fact["pin"] == name]
-            engaged = rate(sum(fact["click"] or fact["save"] for fact in mine), 1.0, len(mine))
-            moment = stamps(max(fact["t"] for fact in mine))
-            pairs.append({"query": query, "pin_id": name} | counts(mine) | {"engagement_rate": engaged} | moment)
-    return {"query_stats": stats, "query_pin_engagement": pairs}
-
-
 def expected_relevance(pins, found):
-    parts = ("pin_captions", "pin_board_titles", "pin_engaged_queries", "pin_engagement")
+    parts = ("pin_captions", "pin_link_text", "pin_board_titles", "pin_engaged_queries", "pin_engagement")
     known = {view: {row["pin_id"]: row for row in found[view]} for view in parts}
     rows = []
     for name, row in pins.items():
@@ -309,7 +154,7 @@ NAMES = ("p1", "p2", "p3", "ghost")
 days = st.sampled_from([-150, -WINDOW, -60, -20, -20, -3, 0, 1, 30])
 users = st.sampled_from(["ann", "bob", "cid"])
 titles = st.sampled_from(
-    ["Kitchen ideas", "kitchen  IDEAS", "Kitchen ideas", "My stuff", "🌿", "مطبخ", "my kitchen", " "]
+    ["Kitchen ideas", "kitchen  IDEAS!", "Kitchen-ideas 🌿", "My stuff", "🌿", "مطبخ", "my kitchen", " ", "@ann_b"]
 )
 asked = st.sampled_from(["oak table", "Oak  Table ", "苔 庭", "x", "\x00", "lamp"])
 
@@ -322,7 +167,7 @@ def worlds(draw, at=days, max_size=14):
             name,
             draw(at),
             title=draw(st.sampled_from([None, "Oak table", "苔庭 🌿"])),
-            link_title=draw(st.sampled_from([None, "Shop"])),
+            link_title=draw(st.sampled_from([None, "Shop", "Oak shop", "404 | Shop", "oak table"])),
             image_sha256=draw(st.sampled_from([None, "i1", "i2"])),
             deleted_at=draw(st.sampled_from([None, None, day(-5), day(0), day(2)])),
         )
@@ -401,7 +246,7 @@ def test_generic_titles_rank_last_and_ten_are_kept(paths):
     found = by_pin(run(paths)["pin_board_titles"], "board_titles")
     assert len(found["p0"]) == 10
     assert all(title.startswith("Terracotta") for title in found["p0"])
-    assert found["p1"] == ["My stuff", "favorites"]  # the crowd decides among equally common words
+    assert found["p1"] == ["My stuff", "favorites"]  # the crowd decides among equally common titles
 
 
 def test_equal_scores_go_by_words_then_characters_then_title(paths):

@@ -99,15 +99,15 @@ def test_another_query_tower_is_refused_before_anything_is_computed(built):
     assert stranger.encoded == []
 
 
-def test_a_changed_model_folder_is_refused(shop, tmp_path):
+def test_a_changed_model_folder_is_refused(client_shop, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(packaged_model_path(), folder, copy_function=lambda s, d: Path(d).symlink_to(Path(s).resolve()))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.5}))
-    space = load_space(shop, current_release(shop).live_space)
-    save_space(shop, replace(space, model=str(folder)))
-    with PinClient(shop.root) as client:
+    space = load_space(client_shop, current_release(client_shop).live_space)
+    save_space(client_shop, replace(space, model=str(folder)))
+    with PinClient(client_shop.root) as client:
         assert client.pin_embeddings(["sofa0"]).found.all()
         with pytest.raises(PinfeatherError, match=str(folder)):
             client.embed_queries(["sofa"])
@@ -178,15 +178,15 @@ def test_related_pins_leave_out_the_pin_and_fold_duplicates(client):
 
 
 @pytest.fixture
-def crowded(shop) -> RepoPaths:
+def crowded(client_shop) -> RepoPaths:
     """Sixty copies of sofa1 fill the first page of whoever is near it; two pins share a text though not a vector."""
     sofa1, *aliases = WordEncoder().encode(["green velvet armchair", "striped hammock", "blue hammock"])
     points = [copy_of(f"copy{number}", sofa1, text_fp="armchair") for number in range(60)]
     points += [copy_of(f"alias{number}", vector, text_fp="hammock") for number, vector in enumerate(aliases)]
-    with open_writer(shop.online) as writer:
-        writer.upsert(current_release(shop).live_space, points)
+    with open_writer(client_shop.online) as writer:
+        writer.upsert(current_release(client_shop).live_space, points)
         writer.publish()
-    return shop
+    return client_shop
 
 
 def test_related_pins_look_further_when_duplicates_fill_the_first_page(crowded, tower):

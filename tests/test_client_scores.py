@@ -48,15 +48,15 @@ def test_without_a_bundle_the_cosine_ranks_and_the_answer_says_so(client):
         client.score("velvet sofa", ["sofa3"], scorer="magic")
 
 
-def test_without_a_space_bm25_ranks_and_without_statistics_nothing_can(shop, tower):
-    release = current_release(shop)
-    with open_writer(shop.online) as writer:
+def test_without_a_space_bm25_ranks_and_without_statistics_nothing_can(client_shop, tower):
+    release = current_release(client_shop)
+    with open_writer(client_shop.online) as writer:
         writer.publish(replace(release, number=9, names={}).to_json())
-    with PinClient(shop.root, encoder=tower) as client:
+    with PinClient(client_shop.root, encoder=tower) as client:
         scores = client.score("velvet sofa", ["sofa3"])
         assert scores.scorer == "bm25"
         assert [text.split(";")[0] for text in scores.degraded] == ["release 9 names no live space"] * 2
-        with open_writer(shop.online) as writer:
+        with open_writer(client_shop.online) as writer:
             writer.publish(replace(release, number=10, names={}, lexical=None).to_json())
         assert client.refresh()
         with pytest.raises(PinfeatherError, match=r"Nothing can score.*`pinfeather lexical fit`"):
@@ -93,15 +93,15 @@ def student(space: Space, seed: int = 5, **changes) -> StudentBundle:
 
 
 @pytest.fixture
-def judged(shop) -> RepoPaths:
+def judged(client_shop) -> RepoPaths:
     """The repository with a bundle in its release."""
-    student(live(shop)).save(shop.bundles / "made-up")
-    publish_release(shop, bundle="made-up")
-    return shop
+    student(live(client_shop)).save(client_shop.bundles / "made-up")
+    publish_release(client_shop, bundle="made-up")
+    return client_shop
 
 
-def live(shop: RepoPaths) -> Space:
-    return load_space(shop, current_release(shop).live_space)
+def live(client_shop: RepoPaths) -> Space:
+    return load_space(client_shop, current_release(client_shop).live_space)
 
 
 def test_the_student_scores_what_training_would_score(judged, tower):
@@ -164,21 +164,21 @@ def test_search_with_a_student_ranks_by_expected_level_as_score_does(judged, tow
     assert [hit.level for hit in found.hits] == scores.level.tolist()
 
 
-def test_a_bundle_that_arrives_is_used_and_one_for_another_space_is_not(shop, tower):
-    with PinClient(shop.root, encoder=tower) as client:
+def test_a_bundle_that_arrives_is_used_and_one_for_another_space_is_not(client_shop, tower):
+    with PinClient(client_shop.root, encoder=tower) as client:
         assert client.score("sofa", ["sofa0"]).scorer == "zero-shot"
-        student(live(shop)).save(shop.bundles / "one")
-        publish_release(shop, bundle="one")
+        student(live(client_shop)).save(client_shop.bundles / "one")
+        publish_release(client_shop, bundle="one")
         assert client.refresh()
         assert client.score("sofa", ["sofa0"]).scorer == "student"
-        student(live(shop), spaces=("elsewhere",)).save(shop.bundles / "two")
-        publish_release(shop, bundle="two")
+        student(live(client_shop), spaces=("elsewhere",)).save(client_shop.bundles / "two")
+        publish_release(client_shop, bundle="two")
         assert client.refresh()
         scores = client.score("sofa", ["sofa0"])
         assert scores.scorer == "zero-shot"
         assert "reads elsewhere, not the live space" in scores.degraded[0]
-        student(live(shop), query_tower="other tower").save(shop.bundles / "three")
-        publish_release(shop, bundle="three")
+        student(live(client_shop), query_tower="other tower").save(client_shop.bundles / "three")
+        publish_release(client_shop, bundle="three")
         assert client.refresh()
         assert "needs the query tower other tower" in client.score("sofa", ["sofa0"]).degraded[0]
 
@@ -209,9 +209,9 @@ def test_a_blob_of_another_lexical_version_is_masked_and_reported(judged, tower)
         assert by_words.ranking[1] > 0
 
 
-def rewrite_blob(shop: RepoPaths, pin_id: str, change) -> None:
+def rewrite_blob(client_shop: RepoPaths, pin_id: str, change) -> None:
     collection = entity_collection("repo", ["pin_id"])
-    with open_writer(shop.online) as writer:
+    with open_writer(client_shop.online) as writer:
         [point] = writer.get_many(collection, [point_id("repo", "pin_relevance", {"pin_id": pin_id})])
         blob = decode_feature([point], "tokens", "bytes")[0]
         point.payload["f"]["tokens"] = encode_value(change(blob), "bytes")

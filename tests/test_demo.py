@@ -111,6 +111,19 @@ def test_several_scorers_judge_one_file(demo, pinfeather, tmp_path):
     assert all(0 <= row["accuracy"] <= 1 for row in rows)  # levels calibrated on the repository's judgments
 
 
+def test_what_a_source_is_worth_is_measured_without_it(demo, pinfeather, monkeypatch):
+    words = ["evaluate", "--repo", demo[0], "--scorer", "bm25", "--json"]
+    with_all = next(one for one in demo[1]["baselines"] if one["scorer"] == "bm25")
+    assert with_all["without"] == []
+    code, out, err = pinfeather(*words, "--without", "queries", "--without", "boards")
+    bare = json.loads(out)
+    assert (code, bare["without"]) == (0, ["boards", "queries"]), err
+    assert bare.keys() == with_all.keys() - {"student_minus"}
+    assert bare["ndcg@20"] != with_all["ndcg@20"]
+    monkeypatch.setenv("PINFEATHER_EVALUATE_WITHOUT", "queries boards")
+    assert json.loads(pinfeather(*words)[1]) == bare
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

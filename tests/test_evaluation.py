@@ -196,6 +196,28 @@ def test_file_of_pairs_keeps_its_order_and_shares_equal_pins(tmp_path, suffix):
         unjudged.require_levels()
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_file_of_pairs_may_have_every_field_of_the_pin_text(tmp_path, suffix):
+    listed = suffix == ".parquet"
+    columns = {
+        "query": ["a", "b"],
+        "title": ["oak", ""],
+        "caption": ["a tree", "a lamp"],
+        "link_title": ["", "shop"],
+        "Board_titles": [["Trees ", "oak"], None] if listed else ["Trees | oak|", ""],
+        "engaged_queries": [[], ["lamp", None]] if listed else ["", "lamp"],
+    }
+    pairs = PairSet.from_file(_write(tmp_path / f"p{suffix}", columns))
+    first, second = pairs.pins
+    assert (first.title, first.caption, first.board_titles, first.engaged_queries) == (
+        "oak", "a tree", ("Trees", "oak"), ()
+    )  # fmt: skip
+    assert (second.title or None, second.link_title, second.board_titles, second.engaged_queries) == (
+        None, "shop", (), ("lamp",)
+    )  # fmt: skip
+    assert first.description is None
+
+
 @pytest.mark.parametrize(
     ("name", "columns", "words"),
     [

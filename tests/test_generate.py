@@ -92,7 +92,7 @@ def test_tables_refer_to_each_other(catalogue):
     ids = set(pins["pin_id"].to_pylist())
     assert len(ids) == 2000
     assert all(re.fullmatch(r"[a-z0-9]{12}", pin) for pin in ids)
-    for table in ("board_saves", "search_log", "judgments"):
+    for table in ("pin_topics", "board_saves", "search_log", "judgments"):
         assert set(read(catalogue, table)["pin_id"].to_pylist()) <= ids
     images = Counter(pins["image_sha256"].to_pylist())
     assert 60 <= sum(count - 1 for count in images.values()) <= 180
@@ -105,7 +105,8 @@ def test_tables_refer_to_each_other(catalogue):
 def test_nothing_happens_to_a_pin_before_it_exists(catalogue):
     pins = read(catalogue, "pins")
     born = dict(zip(pins["pin_id"].to_pylist(), pins["created_at"].cast(pa.int64()).to_pylist(), strict=True))
-    for table, column in (("board_saves", "saved_at"), ("search_log", "event_timestamp")):
+    for table in ("board_saves", "search_log", "pin_topics"):
+        column = "saved_at" if table == "board_saves" else "event_timestamp"
         rows = read(catalogue, table)
         moments = zip(rows["pin_id"].to_pylist(), rows[column].cast(pa.int64()).to_pylist(), strict=True)
         assert all(moment >= born[pin] for pin, moment in moments)
@@ -113,6 +114,22 @@ def test_nothing_happens_to_a_pin_before_it_exists(catalogue):
     kept = pc.greater_equal(saves["removed_at"], saves["saved_at"])
     assert pc.all(kept).as_py()
     assert 0.02 < 1 - saves["removed_at"].null_count / saves.num_rows < 0.07
+
+
+def test_topics_are_the_true_ones_and_sometimes_a_sibling(catalogue):
+    world = draw_world(lexicon(), 2000, 3)
+    keys = [topic.key for topic in world.lexicon.topics]
+    truth = {pin: keys[topic] for pin, topic in zip(world.ids.tolist(), world.topic.tolist(), strict=True)}
+    groups = {topic.key: topic.group for topic in world.lexicon.topics}
+    found: dict[str, dict[str, float]] = {}
+    for row in read(catalogue, "pin_topics").to_pylist():
+        found.setdefault(row["pin_id"], {})[row["topic"]] = row["weight"]
+    assert 0.93 < len(found) / 2000 < 0.99
+    assert 0.2 < sum(len(weights) == 2 for weights in found.values()) / len(found) < 0.36
+    for pin, weights in found.items():
+        assert max(weights, key=weights.get) == truth[pin]
+        assert {groups[topic] for topic in weights} == {groups[truth[pin]]}
+        assert sum(weights.values()) == pytest.approx(1)
 
 
 def test_fields_are_missing_as_in_real_life(catalogue):
@@ -368,4 +385,4 @@ def test_a_failed_run_leaves_the_earlier_catalogue(tmp_path):
 def test_the_largest_catalogue(tmp_path):
     report = generate_catalogue(tmp_path, pins=100_000, seed=0)
     assert report.rows["pins"] == 100_000
-    assert 1_200_000 <= report.rows["search_log"] <= 2_000_000
+    assert 1_200_000 <= report.rows["search_log"] <= 2_100_000

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedders.model_folder import ModelFolder
@@ -121,7 +121,12 @@ def test_words_are_single_characters_where_a_script_has_no_spaces():
     assert first_words("红色沙发 sofa", 3) == ("红色沙", True)
 
 
-@given(texts)
+combining = st.lists(st.tuples(st.characters(), st.text(st.characters(categories=["Mn"]), max_size=2)), max_size=6)
+
+
+@given(texts | combining.map(lambda pairs: "".join(map("".join, pairs))))
+@example("H\u0331at")
+@example("I\u0307\u0323")
 def test_normalising_twice_changes_nothing(text):
     assert normalise(normalise(text)) == normalise(text)
     assert canonical_query(canonical_query(text)) == canonical_query(text)

@@ -15,7 +15,7 @@ from test_materialize import CHECKOUT, run
 from test_quarantine import BAD, Poisonable
 from test_spaces import vectors_in
 
-from feature_repo.pin_text import DEFAULT_TEMPLATE
+from feature_repo.switchboard import TEXT_SOURCES
 from materialize.releases import current_release
 from materialize.run import RunOptions
 from materialize.space_admin import backfill, create_space
@@ -23,7 +23,6 @@ from materialize.spaces import Status, freeze_space, load_space
 from pinfeather.cli import cli
 from pinfeather.options import FiniteRange
 
-FIELDS = [rule.name for rule in DEFAULT_TEMPLATE.rules]
 LISTED = {"name", "live", "status", "points", "coverage", "dimension", "model", "model_fingerprint", "fields"}
 LISTED |= {"template", "pinned_by", "view", "created_at"}
 SWITCH = {"space", "former_space", "release", "former_release", "switched", "bundle", "lexical", "apply_needed"}
@@ -139,8 +138,9 @@ def test_a_promotion_that_fails_its_gate_exits_with_1_and_shows_the_checks(pinfe
         (["restore", "--space", "nothing"], "There is no space 'nothing'; there are:"),
         (["rollback", "--to", "50"], "There is no release 50"),
         (["promote", "live"], "is live already, by release 1"),
-        (["spaces", "create", "--template-without", "titel"], "the pin text has the fields title, description"),
-        (["spaces", "create", *(word for name in FIELDS for word in ("--template-without", name))], "leave one in"),
+        (["spaces", "create", "--without", "titel"], "Cannot turn off titel: the sources are title, description"),
+        (["spaces", "create", "--without", "engagement"], "engagement is no part of the pin text"),
+        (["spaces", "create", *(word for name in TEXT_SOURCES for word in ("--without", name))], "leave one in"),
     ],
 )
 def test_wrong_usage_exits_with_2(pinfeather, hats, words, message):
@@ -183,7 +183,7 @@ def test_after_a_loss_the_words_name_what_helps(pinfeather, hats):
         code, _, err = pinfeather("spaces", "list", "--repo", root)
         assert (code, "titles.json cannot be read" in err, "a backup" in err) == (1, True, True), broken
     (paths.spaces / "titles.json").unlink()
-    answer(pinfeather, "spaces", "create", "again", "--template-without", "description", "--repo", root)
+    answer(pinfeather, "spaces", "create", "again", "--without", "description", "--repo", root)
 
 
 def _options(command, words=()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embedders.evaluation.metrics import LEVELS, Floats, Ints
 from feature_repo.errors import PinfeatherError
 from feature_repo.lexical import encode_blob
-from feature_repo.pin_text import PinFields
+from feature_repo.pin_text import FIELDS, LIST_FIELDS, PinFields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,8 +76,9 @@ class PairSet:
     def from_file(cls, path: str | Path) -> PairSet:
         """Pairs of a Parquet or CSV file: ``query``, ``title``, optional ``description`` and ``level``; in its order.
 
-        Empty cells of query, title and description are missing texts. Without a column ``level`` the pairs can be
-        scored, not judged.
+        Any other field of :data:`feature_repo.pin_text.FIELDS` may be a column too: ``board_titles`` and
+        ``engaged_queries`` as lists, or as text with ``|`` between two items. Empty cells are missing texts. Without a
+        column ``level`` the pairs can be scored, not judged.
 
         :raises PinfeatherError: if the file cannot be read, lacks a column, has no rows, or holds a level outside 1..5.
         """
@@ -92,15 +93,15 @@ class PairSet:
             )
         if not table.num_rows:
             raise PinfeatherError(f"{path} has columns but no rows: give at least one pair.")
-        texts = {
-            name: _texts(table.column(columns[name])) for name in ("query", "title", "description") if name in columns
+        known: dict[str, list[Any]] = {
+            name: (_lists if name in LIST_FIELDS else _texts)(table.column(columns[name]))
+            for name in FIELDS
+            if name in columns
         }
-        description = texts.get("description", [None] * table.num_rows)
-        fields = [
-            PinFields(title=one, description=other) for one, other in zip(texts["title"], description, strict=True)
-        ]
+        fields = [PinFields(**dict(zip(known, row, strict=True))) for row in zip(*known.values(), strict=True)]
+        queries = [query or "" for query in _texts(table.column(columns["query"]))]
         levels = _levels(path, table.column(columns["level"])) if "level" in columns else None
-        return cls.from_rows(path.stem, [query or "" for query in texts["query"]], fields, levels, source=path.name)
+        return cls.from_rows(path.stem, queries, fields, levels, source=path.name)
 
     def with_blobs(self) -> PairSet:
         """The same pairs with lexical blobs, made from the fields where they were not given."""
@@ -145,6 +146,12 @@ def _read_table(path: Path) -> pa.Table:
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:
     return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _lists(column: pa.ChunkedArray) -> list[tuple[str, ...]]:
+    """Items of lists, or of texts with ``|`` between two items."""
+    rows = (value if isinstance(value, list) else str(value or "").split("|") for value in column.to_pylist())
+    return [tuple(text for item in row if (text := str(item or "").strip())) for row in rows]
 
 
 def _levels(path: Path, column: pa.ChunkedArray) -> Ints:

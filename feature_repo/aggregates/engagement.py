@@ -7,12 +7,14 @@ change every pin whenever any pin is seen.
 
 from __future__ import annotations
 
+from feature_repo.aggregates.log import Log
 from feature_repo.aggregates.session import Session
 
 PRIOR_IMPRESSIONS = 20
 PRIOR_CLICKS = 1.0
 PRIOR_SAVES = 0.4
 PRIOR_ENGAGED = 1.0
+"""Engaged: a click or a save."""
 
 
 def rate_sql(count: str, prior: float) -> str:
@@ -20,23 +22,17 @@ def rate_sql(count: str, prior: float) -> str:
     return f"(({count} + {prior}::DOUBLE) / (impressions + {PRIOR_IMPRESSIONS}))::FLOAT"
 
 
-ENGAGEMENT_RATE = rate_sql("engaged", PRIOR_ENGAGED)
-"""Share of visits with a click or a save, smoothed."""
-
-
-def write_engagement(session: Session) -> None:
+def write_engagement(session: Session, log: Log) -> None:
     """Writes ``pin_engagement``, which stays as table ``engagement``.
 
     A pin has a row once it was in the log at any time; the counts are of the window, 0 where that has passed.
     """
+    counts = ", ".join(f"coalesce({name}, 0) AS {name}" for name in ("impressions", "clicks", "long_clicks", "saves"))
     session.table(
         "engagement",
-        f"""WITH counts AS (
-              SELECT pin_id, sum(impressions)::BIGINT AS i, sum(clicks)::BIGINT AS c, sum(long_clicks)::BIGINT AS l,
-                sum(saves)::BIGINT AS s FROM pairs GROUP BY pin_id),
-            filled AS (
-              SELECT pin_id, coalesce(i, 0) AS impressions, coalesce(c, 0) AS clicks, coalesce(l, 0) AS long_clicks,
-                coalesce(s, 0) AS saves, t FROM pin_times LEFT JOIN counts USING (pin_id))
+        f"""WITH filled AS (
+              SELECT pin_id, {counts}, t
+              FROM {log.table("times")} JOIN seen USING (p) LEFT JOIN {log.table("pin_sums")} USING (p))
             SELECT pin_id, impressions, clicks, long_clicks, saves, {rate_sql("clicks", PRIOR_CLICKS)} AS click_rate,
               {rate_sql("saves", PRIOR_SAVES)} AS save_rate, t FROM filled""",
     )

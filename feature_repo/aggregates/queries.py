@@ -1,127 +1,141 @@
-"""What the search log says of queries and of (query, pin) pairs.
-
-The unit is a visit: all rows of one (request, user, query, pin). However often a row is delivered, a visit has at most
-one impression, click, long click and save, and any action implies the impression, so no rate exceeds 1. A long click
-is a ``long_click``, or a ``click``, with more than ten seconds of dwell (published: 10 s); it is a click too. A
-``long_click`` without a dwell time is believed.
+"""Views of queries and of (query, pin) pairs, out of the sums over the search log.
 
 Engaged queries (published: a function of engagement counts and types, twenty, two years; the weights were not found).
-Ours: a visit earns 1 for a click, 1 more for a long click, and 3 for a save; the score of a query is the sum. Then the
-query in code-point order.
+Ours: a visit earns 1 for a click, 1 more for a long click, and 3 for a save; of one person's visits to a pin after one
+query on one UTC day the best counts; the score of a query is the sum. Then the query in code-point order.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
+from feature_repo.aggregates.engagement import PRIOR_CLICKS, PRIOR_ENGAGED, PRIOR_SAVES, rate_sql
+from feature_repo.aggregates.log import Log
 from feature_repo.aggregates.session import Session
-from feature_repo.text import canonical_query
 
 KEPT_QUERIES = 20
-LONG_CLICK_SECONDS = 10
-CLICK_WEIGHT, LONG_CLICK_WEIGHT, SAVE_WEIGHT = 1, 1, 3
+KEPT_TOPICS = 5
 HEAD_PERCENT, TORSO_PERCENT = 50, 80
 """Queries in order of frequency: the head starts within the first half of all searches, the torso before 80 %."""
+_PARTS = 1_000_000
 
 
-def read_log(session: Session, since: int) -> None:
-    """Tables ``queries``, ``visits`` (from ``since`` on), ``pairs``, and ``pin_times`` (latest events at any time)."""
-    _load_queries(session)
-    log = f"""raw_search_log SEMI JOIN alive USING (pin_id) JOIN raw_queries USING (query)
-              WHERE epoch_us(event_timestamp) <= {session.as_of}"""
+def read_log(session: Session, log: Log, since: int, min_users: int) -> None:
+    """Counts the log, and makes two tables with the order of their texts as ``place``.
+
+    ``seen`` (p, pin_id): pins that are there and were in the log; ``asked`` (q, query, counts): queries that at least
+    ``min_users`` people asked.
+    """
+    log.count(session.as_of, since)
+    log.report()
     session.table(
-        "pin_times",
-        f"""SELECT pin_id, count(*) AS events, max(epoch_us(event_timestamp)) AS t,
-              max(epoch_us(event_timestamp)) FILTER (action <> 'impression') AS engaged_t
-            FROM {log} GROUP BY pin_id""",
+        "seen",
+        """SELECT p, pin_id, row_number() OVER (ORDER BY pin_id) AS place
+           FROM log_pins SEMI JOIN alive USING (pin_id)""",
     )
     session.table(
-        "visits",
-        f"""SELECT request_id, user_id, query_id, pin_id, min(lang) AS lang, max(epoch_us(event_timestamp)) AS t,
-              bool_or(action IN ('click', 'long_click')) AS click,
-              bool_or((action = 'long_click' AND dwell_s IS NULL)
-                OR (action IN ('click', 'long_click') AND coalesce(dwell_s, 0) > {LONG_CLICK_SECONDS})) AS long_click,
-              bool_or(action = 'save') AS save
-            FROM {log} AND epoch_us(event_timestamp) >= {since} GROUP BY request_id, user_id, query_id, pin_id""",
-    )
-    session.table(
-        "pairs",
-        """SELECT query_id, pin_id, count(*) AS impressions, count(*) FILTER (click) AS clicks,
-             count(*) FILTER (long_click) AS long_clicks, count(*) FILTER (save) AS saves,
-             count(*) FILTER (click OR save) AS engaged,
-             count(DISTINCT user_id) FILTER (click OR save) AS engaged_users, max(t) AS t
-           FROM visits GROUP BY query_id, pin_id""",
+        "asked",
+        f"""SELECT a.*, query, row_number() OVER (ORDER BY query) AS place
+            FROM {log.table("asks")} a JOIN log_queries USING (q) WHERE users >= {min_users}""",
     )
 
 
-def write_engaged_queries(session: Session, min_users: int) -> None:
+def write_engaged_queries(session: Session, log: Log, min_users: int) -> None:
     """Writes ``pin_engaged_queries``, which stays as table ``engaged_queries``.
 
-    Queries with fewer than ``min_users`` people who engaged are left out. A pin that people engaged with once, but not
-    enough of them or not lately, gets an empty list, so that what was served before is overwritten.
+    Queries with fewer than ``min_users`` people who engaged are left out; the others are all in ``asked``. A pin that
+    people engaged with once, but not enough of them or not lately, gets an empty list, so that what was served before
+    is overwritten.
     """
-    score = f"{CLICK_WEIGHT} * clicks + {LONG_CLICK_WEIGHT} * long_clicks + {SAVE_WEIGHT} * saves"
     session.table(
         "engaged_queries",
         f"""WITH ranked AS (
-              SELECT pin_id, query_id, row_number() OVER (PARTITION BY pin_id ORDER BY {score} DESC, query_id) AS place
-              FROM pairs WHERE engaged_users >= {min_users}),
+              SELECT p, q, row_number() OVER (PARTITION BY p ORDER BY score DESC, place) AS rank
+              FROM {log.table("crowds")} c JOIN (SELECT q, place FROM asked) USING (q) WHERE c.users >= {min_users}),
             lists AS (
-              SELECT pin_id, list(query ORDER BY place) AS found FROM ranked JOIN queries USING (query_id)
-              WHERE place <= {KEPT_QUERIES} GROUP BY pin_id)
-            SELECT p.pin_id, coalesce(found, []) AS engaged_queries, engaged_t AS t
-            FROM pin_times p LEFT JOIN lists USING (pin_id) WHERE engaged_t IS NOT NULL""",
+              SELECT p, arg_min(query, rank, {KEPT_QUERIES}) AS found
+              FROM ranked JOIN (SELECT q, query FROM asked) USING (q) WHERE rank <= {KEPT_QUERIES} GROUP BY p)
+            SELECT pin_id, coalesce(found, []) AS engaged_queries, engaged_t AS t
+            FROM {log.table("times")} JOIN seen USING (p) LEFT JOIN lists USING (p) WHERE engaged_t IS NOT NULL""",
     )
     session.write("pin_engaged_queries", "SELECT * FROM engaged_queries")
 
 
-def write_query_views(session: Session, min_users: int, engagement_rate: str) -> None:
-    """Writes ``query_stats`` and ``query_pin_engagement``, of queries that at least ``min_users`` people asked.
-
-    :param engagement_rate: SQL of the smoothed rate, over the columns of ``pairs``.
-    """
-    session.table(
-        "asked",
-        f"""WITH langs AS (
-              SELECT query_id, lang FROM visits WHERE lang IS NOT NULL GROUP BY query_id, lang
-              QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY count(*) DESC, lang) = 1),
-            counts AS (
-              SELECT query_id, count(DISTINCT request_id) AS searches, count(*) AS impressions,
-                count(*) FILTER (click) AS clicks, count(*) FILTER (save) AS saves,
-                count(DISTINCT user_id) AS users, max(t) AS t
-              FROM visits GROUP BY query_id HAVING users >= {min_users}),
-            placed AS (
-              SELECT *, sum(searches) OVER () AS total,
-                sum(searches) OVER (ORDER BY searches DESC, query_id ROWS UNBOUNDED PRECEDING) - searches AS before
-              FROM counts)
-            SELECT query_id, searches, impressions, clicks, saves, users, lang,
-              CASE WHEN before * 100 < total * {HEAD_PERCENT} THEN 'head'
-                   WHEN before * 100 < total * {TORSO_PERCENT} THEN 'torso' ELSE 'tail' END AS band, t
-            FROM placed LEFT JOIN langs USING (query_id)""",
-    )
+def write_query_views(session: Session, log: Log) -> None:
+    """Writes ``query_stats`` and ``query_pin_engagement``, of the queries in ``asked``."""
+    _find_interests(session, log)
     session.write(
         "query_stats",
-        "SELECT query, asked.* EXCLUDE (query_id) FROM asked JOIN queries USING (query_id)",
+        f"""WITH spoken AS (
+              SELECT q, lang FROM {log.table("langs")} SEMI JOIN asked USING (q)
+              QUALIFY row_number() OVER (PARTITION BY q ORDER BY n DESC, lang) = 1),
+            placed AS (
+              SELECT *, sum(searches) OVER () AS total,
+                sum(searches) OVER (ORDER BY searches DESC, place ROWS UNBOUNDED PRECEDING) - searches AS before
+              FROM asked)
+            SELECT query, searches, impressions, clicks, saves, users, lang,
+              CASE WHEN before * 100 < total * {HEAD_PERCENT} THEN 'head'
+                   WHEN before * 100 < total * {TORSO_PERCENT} THEN 'torso' ELSE 'tail' END AS band,
+              coalesce(topics, []) AS interests, coalesce(shares, []) AS interest_shares, greatest(t, topic_t) AS t
+            FROM placed LEFT JOIN spoken USING (q) LEFT JOIN interests USING (q)""",
         key="query",
     )
+    _write_pairs(session, log)
+
+
+def _write_pairs(session: Session, log: Log) -> None:
+    """Writes ``query_pin_engagement``, by far the longest source: numbers are sorted, their texts put in after it."""
+    queries = session.texts("SELECT query FROM asked ORDER BY place")
+    pins = session.texts("SELECT pin_id FROM seen ORDER BY place")
+
+    def name(batch: pa.RecordBatch) -> list[pa.Array]:
+        return [queries.take(batch["a"]), pins.take(batch["s"]), *batch.columns[2:-1]]
+
+    rates = {"engagement_rate": ("engaged", PRIOR_ENGAGED), "click_rate": ("clicks", PRIOR_CLICKS)}
+    rates["save_rate"] = ("saves", PRIOR_SAVES)
+    columns = ", ".join(f"{rate_sql(*given)} AS {column}" for column, given in rates.items())
     session.write(
         "query_pin_engagement",
-        f"""SELECT query, pin_id, impressions, clicks, long_clicks, saves, {engagement_rate} AS engagement_rate, t
-            FROM pairs JOIN queries USING (query_id) SEMI JOIN asked USING (query_id)""",
-        key="query, pin_id",
+        f"""SELECT a, s, impressions, clicks, long_clicks, saves, {columns}, t
+            FROM {log.table("pairs")} JOIN (SELECT q, place - 1 AS a FROM asked) USING (q)
+              JOIN (SELECT p, place - 1 AS s FROM seen) USING (p)""",
+        key="a, s",
+        convert=name,
+        dictionary=["query"],
     )
 
 
-def _load_queries(session: Session) -> None:
-    """Tables ``raw_queries`` and ``queries``; ids follow the order of the texts. Queries without a text are dropped."""
-    raw = session.column(
-        f"SELECT DISTINCT query FROM raw_search_log WHERE epoch_us(event_timestamp) <= {session.as_of}"
+def _find_interests(session: Session, log: Log) -> None:
+    """Table ``interests`` (q, topics, shares, topic_t): the engaged visits of a query by topics of their pins.
+
+    Of a pin the topics of its latest delivery count, weights brought to a sum of 1; the shares of a query are of
+    its engaged visits on pins with a topic, and the first five are kept. Sums are of whole millionths, so that their
+    order cannot change a bit; what is less than one of them is no interest.
+    """
+    if not session.sources["pin_topics"]:
+        none = "NULL::INTEGER AS q, NULL::VARCHAR[] AS topics, NULL::FLOAT[] AS shares, NULL::BIGINT AS topic_t"
+        session.table("interests", f"SELECT {none} LIMIT 0")
+        return
+    session.table(
+        "interests",
+        f"""WITH latest AS (
+              SELECT pin_id, topic, max(weight) AS weight, t
+              FROM (SELECT pin_id, topic, weight, epoch_us(event_timestamp) AS t FROM raw_pin_topics
+                    WHERE t <= {session.as_of} QUALIFY t = max(t) OVER (PARTITION BY pin_id)) GROUP BY ALL),
+            scaled AS (
+              SELECT *, round(weight / max(weight) OVER (PARTITION BY pin_id) * {_PARTS})::BIGINT AS part FROM latest
+              WHERE weight > 0),
+            shared AS (
+              SELECT p, topic, part * {_PARTS} // sum(part) OVER (PARTITION BY pin_id) AS part, t
+              FROM scaled JOIN seen USING (pin_id)),
+            found AS (
+              SELECT q, topic, sum(engaged * part) AS part, max(shared.t) AS t
+              FROM {log.table("crowds")} SEMI JOIN asked USING (q) JOIN shared USING (p)
+              GROUP BY q, topic HAVING sum(engaged * part) > 0),
+            ranked AS (
+              SELECT q, topic, (part / sum(part) OVER (PARTITION BY q))::FLOAT AS share, t,
+                row_number() OVER (PARTITION BY q ORDER BY part DESC, topic) AS place FROM found)
+            SELECT q, arg_min(topic, place, {KEPT_TOPICS}) AS topics, arg_min(share, place, {KEPT_TOPICS}) AS shares,
+              max(t)::BIGINT AS topic_t
+            FROM ranked GROUP BY q""",
     )
-    canonical = {text: query for text in raw if (query := canonical_query(text))}
-    queries = sorted(set(canonical.values()))
-    ids = {query: number for number, query in enumerate(queries)}
-    session.load(
-        "queries", pa.table({"query_id": pa.array(ids.values(), pa.int64()), "query": pa.array(ids, pa.string())})
-    )
-    numbers = pa.array([ids[query] for query in canonical.values()], pa.int64())
-    session.load("raw_queries", pa.table({"query": pa.array(canonical, pa.string()), "query_id": numbers}))

@@ -6,16 +6,24 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from feature_repo.aggregates.session import Session
+from feature_repo.aggregates.log import Log
+from feature_repo.aggregates.session import Session, parquet
 from feature_repo.lexical.blobs import encode_blob
 from feature_repo.lexical.tokens import LEXICAL_VERSION
-from feature_repo.pin_text import FIELDS, PinFields
+from feature_repo.pin_text import FIELDS, LIST_FIELDS, PinFields
 
 BATCH_ROWS = 8_192
+VIEW = "pin_relevance"
+
+_JOINED = """alive a LEFT JOIN captions c USING (pin_id) LEFT JOIN links l USING (pin_id)
+             LEFT JOIN board_titles b USING (pin_id) LEFT JOIN engaged_queries q USING (pin_id)"""
+_SOURCES = dict(zip(FIELDS, ("a", "a", "c", "l", "l", "b", "q"), strict=True))
 
 
-def write_relevance(session: Session, progress: Callable[[int], None]) -> None:
+def write_relevance(session: Session, log: Log, progress: Callable[[int], None]) -> None:
     """Writes ``pin_relevance`` from the tables of the other views: one row per pin; rates are null for an unseen pin.
+
+    Tokens are made anew only of pins whose texts are not what they were when the source that is in place was written.
 
     :param progress: called with the pins done so far.
     """
@@ -23,22 +31,46 @@ def write_relevance(session: Session, progress: Callable[[int], None]) -> None:
 
     def convert(batch: pa.RecordBatch) -> list[pa.Array]:
         nonlocal done
-        columns = [batch[name].to_pylist() for name in FIELDS]
-        blobs = []
-        for values in zip(*columns, strict=True):
-            blobs.append(encode_blob(PinFields.from_row(dict(zip(FIELDS, values, strict=True)))))
+        blobs = batch["tokens"].to_pylist()
+        fresh = batch.filter(batch["tokens"].is_null())
+        columns = [fresh[name].to_pylist() for name in FIELDS]
+        made = (
+            encode_blob(PinFields.from_row(dict(zip(FIELDS, values, strict=True))))
+            for values in zip(*columns, strict=True)
+        )
+        blobs = [next(made) if blob is None else blob for blob in blobs]
         done += len(batch)
         progress(done)
         version = pa.array([LEXICAL_VERSION] * len(batch), pa.int64())
         return [batch["pin_id"], pa.array(blobs, pa.binary()), version, batch["click_rate"], batch["save_rate"]]
 
+    known = _known_tokens(session, log)
+    texts = ", ".join(
+        f"CASE WHEN k.tokens IS NULL THEN {source}.{name} END AS {name}" for name, source in _SOURCES.items()
+    )
     session.write(
-        "pin_relevance",
-        """SELECT a.pin_id, a.title, a.description, c.caption, l.link_title, l.link_description, b.board_titles,
-             q.engaged_queries, e.click_rate, e.save_rate, greatest(a.t, c.t, l.t, b.t, q.t, e.t) AS t
-           FROM alive a LEFT JOIN captions c USING (pin_id) LEFT JOIN links l USING (pin_id)
-             LEFT JOIN board_titles b USING (pin_id) LEFT JOIN engaged_queries q USING (pin_id)
-             LEFT JOIN engagement e USING (pin_id)""",
+        VIEW,
+        f"""SELECT a.pin_id, k.tokens, {texts}, e.click_rate, e.save_rate, greatest(a.t, c.t, l.t, b.t, q.t, e.t) AS t
+            FROM {_JOINED} LEFT JOIN engagement e USING (pin_id) LEFT JOIN ({known}) k USING (pin_id)""",
         convert=convert,
         rows=BATCH_ROWS,
     )
+
+
+def _known_tokens(session: Session, log: Log) -> str:
+    """SQL of (pin_id, tokens) that still hold; the digests of the texts are kept for the next run."""
+    none = "SELECT ''::VARCHAR AS pin_id, ''::BLOB AS tokens WHERE false"
+    if not log.keeps:
+        return none
+    parts = (
+        f"array_to_string({source}.{name}, chr(1))" if name in LIST_FIELDS else f"{source}.{name}"
+        for name, source in _SOURCES.items()
+    )
+    told = " || ".join(f"coalesce(strlen({part}) || ':' || {part}, '-')" for part in parts)
+    session.table("digests", f"SELECT pin_id, md5({told}) AS digest FROM {_JOINED}")
+    old = session.source(VIEW)
+    log.state.replace(session, "digests", "FROM digests")
+    if not log.holds(old):
+        return none
+    same = f"FROM {log.state.before('digests')} SEMI JOIN digests USING (pin_id, digest)"
+    return f"SELECT pin_id, tokens FROM {parquet([old])} SEMI JOIN ({same}) USING (pin_id)"

@@ -40,12 +40,15 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "users": pa.int64(),
         "lang": pa.string(),
         "band": pa.string(),
+        "interests": _TEXTS,
+        "interest_shares": pa.list_(pa.float32()),
     },
     "query_pin_engagement": {
         "query": pa.string(),
         "pin_id": pa.string(),
         **_COUNTS,
         "engagement_rate": pa.float32(),
+        **_RATES,
     },
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -18,7 +17,9 @@ import pyarrow.parquet as pq
 
 from feature_repo.aggregates.schemas import VIEW_SCHEMAS
 from feature_repo.errors import ContractError, PinfeatherError
+from feature_repo.leftovers import scratch_folder
 from feature_repo.paths import RepoPaths
+from feature_repo.screening import Screening
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,6 +31,7 @@ _TABLES = {
     "search_log": "event_timestamp",
     "captions": "event_timestamp",
 }
+_OPTIONAL = ("pin_topics",)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -54,33 +56,41 @@ class Session:
     """
 
     def __init__(self, paths: RepoPaths, resources: Resources, views: Path | None = None) -> None:
+        self.paths = paths
+        self.screening = Screening.load(paths.root)
         self._views = views or paths.views
         self._stack = ExitStack()
         self._parts: dict[str, Path] = {}
         self.rows: dict[str, int] = {}
         self.screened: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.as_of = 0
-        sources = {table: paths.valid / f"{table}.parquet" for table in _TABLES}
-        for table, source in sources.items():
-            if not source.is_file():
+        self.sources = {table: paths.valid_files(table) for table in (*_TABLES, *_OPTIONAL)}
+        for table in _TABLES:
+            missing = [path for path in self.sources[table] if not path.is_file()]
+            if missing or not self.sources[table]:
+                gone = missing[0] if missing else paths.valid / f"{table}.parquet"
                 raise ContractError(
-                    f"No valid {table}: {source} does not exist. Run `pinfeather validate` first, it writes one file "
-                    "for every raw table."
+                    f"No valid {table}: {gone} does not exist. Run `pinfeather validate` first, it writes what is "
+                    "accepted of every raw table."
                 )
         self._views.mkdir(parents=True, exist_ok=True)
-        spill = self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".spill-", dir=paths.data))
-        self.con = _connect(resources, spill)
+        self.scratch = self._stack.enter_context(scratch_folder(paths.data, "spill"))
+        """A folder on the disk of the data that goes with the session."""
+        self.con = _connect(resources, str(self.scratch))
         self._stack.callback(self.con.close)
-        self._sources = sources
 
     def open_tables(self) -> None:
-        """Makes the ``raw_<table>`` views."""
-        for table, source in self._sources.items():
-            self.con.execute(f"CREATE VIEW raw_{table} AS SELECT * FROM read_parquet({quoted(source)})")
+        """Makes the ``raw_<table>`` views; an optional table that was never validated has none."""
+        for table, sources in self.sources.items():
+            if sources:
+                self.con.execute(f"CREATE VIEW raw_{table} AS SELECT * FROM {parquet(sources)}")
 
     def latest_event(self) -> int:
-        """Microseconds of the latest accepted event of all tables, 0 without any."""
-        parts = (f"SELECT max(epoch_us({time})) AS t FROM raw_{table}" for table, time in _TABLES.items())
+        """Microseconds of the latest accepted event of all tables but the search log, 0 without any."""
+        times = [(table, time) for table, time in _TABLES.items() if table != "search_log"]
+        if "link_fetched_at" in (name for name, *_ in self.con.execute("DESCRIBE raw_pins").fetchall()):
+            times.append(("pins", "link_fetched_at"))
+        parts = (f"SELECT max(epoch_us({time})) AS t FROM raw_{table}" for table, time in times)
         return self.value(f"SELECT coalesce(max(t), 0) FROM ({' UNION ALL '.join(parts)})")
 
     def cut_off(self, as_of: int) -> None:
@@ -107,6 +117,10 @@ class Session:
         """The only column of a result."""
         return self.con.execute(sql).arrow().column(0).to_pylist()
 
+    def texts(self, sql: str) -> pa.Array:
+        """The only column of a result, as one array of strings that may hold more than 2 GiB."""
+        return self.con.execute(sql).arrow().column(0).cast(pa.large_string()).combine_chunks()
+
     def value(self, sql: str) -> int:
         """The only value of a result, an integer."""
         found = self.con.execute(sql).fetchone()
@@ -123,29 +137,39 @@ class Session:
         key: str = "pin_id",
         convert: Callable[[pa.RecordBatch], list[pa.Array]] | None = None,
         rows: int = BATCH_ROWS,
+        dictionary: list[str] | bool = True,
     ) -> None:
         """Writes the source of ``view`` in the order of ``key``; :meth:`commit` puts it in place.
 
         :param sql: gives the view's columns in order, then the latest contributing time in microseconds.
         :param convert: makes the view's columns out of a batch of ``rows`` where SQL cannot.
+        :param dictionary: columns in which it is worth while to look for repeated values; default all.
         """
         schema = VIEW_SCHEMAS[view]
-        part = self._views / f".{view}.parquet.{os.getpid()}.part"
-        self._stack.callback(part.unlink, missing_ok=True)
+        part = self._part(view)
         self.rows[view] = 0
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(part, schema, compression="zstd", use_dictionary=dictionary) as writer:
             for batch in self.batches(f"SELECT * FROM ({sql}) ORDER BY {key}", rows):
-                columns = convert(batch) if convert else batch.columns[:-1]
-                columns = [*columns, batch.columns[-1], batch.columns[-1]]
-                cast = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+                arrays = convert(batch) if convert else batch.columns[:-1]
+                arrays = [*arrays, batch.columns[-1], batch.columns[-1]]
+                cast = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
                 writer.write_batch(pa.RecordBatch.from_arrays(cast, schema=schema))
                 self.rows[view] += len(batch)
-        self._parts[view] = part
+
+    def _part(self, view: str) -> Path:
+        """Where the source of ``view`` is written before it is put in place."""
+        self._parts[view] = self._views / f".{view}.parquet.{os.getpid()}.part"
+        self._stack.callback(self._parts[view].unlink, missing_ok=True)
+        return self._parts[view]
+
+    def source(self, view: str) -> Path:
+        """Where the source of ``view`` lies, or will."""
+        return self._views / f"{view}.parquet"
 
     def commit(self) -> None:
         """Puts every written source in place."""
         for view, part in self._parts.items():
-            os.replace(part, self._views / f"{view}.parquet")
+            os.replace(part, self.source(view))
 
     def __enter__(self) -> Session:
         return self
@@ -161,12 +185,25 @@ class Session:
             ) from error
 
 
+def parquet(files: Iterable[Path], more: str = "") -> str:
+    """SQL that reads files of one schema; ``more`` are options of ``read_parquet``, after a comma.
+
+    Without the option DuckDB makes a column of every folder on the path that is called ``key=value``.
+    """
+    return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = false{more})"
+
+
 def quoted(path: Path) -> str:
-    """A path as a SQL string; DuckDB reads no wildcard in it."""
+    """A path to read as a SQL string; DuckDB reads no wildcard in it."""
     text = str(path)
     for sign in "[*?":
         text = text.replace(sign, f"[{sign}]")
-    return "'" + text.replace("'", "''") + "'"
+    return literal(text)
+
+
+def literal(path: str | Path) -> str:
+    """A path to write to as a SQL string; there DuckDB looks for no wildcard."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _connect(resources: Resources, spill: str) -> duckdb.DuckDBPyConnection:

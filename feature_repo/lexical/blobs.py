@@ -54,6 +54,19 @@ class CandidateTokens:
         """Where a candidate lacks a field, shape (n, F); a whole row where there is no blob."""
         return self.lengths == 0
 
+    def without(self, fields: Sequence[str]) -> CandidateTokens:
+        """The same candidates as if no pin had these fields; the columns stay.
+
+        :raises UsageError: if a field is unknown.
+        """
+        if not fields:
+            return self
+        if unknown := sorted(set(fields) - set(LEXICAL_FIELDS)):
+            raise UsageError(f"Lexical fields {unknown} cannot be left out: allowed are {', '.join(LEXICAL_FIELDS)}.")
+        off = np.isin(self.fields, fields)
+        kept = ~off[self.segments % len(self.fields)]
+        return CandidateTokens(self.fields, self.ids[kept], self.segments[kept], np.where(off, 0, self.lengths))
+
 
 def encode_blob(fields: PinFields) -> bytes:
     """The lexical blob of a pin: a pure function of its fields and ``LEXICAL_VERSION``.

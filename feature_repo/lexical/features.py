@@ -48,17 +48,18 @@ FEATURE_NAMES = (
 
 
 def lexical_features(
-    query: str, blobs: Sequence[bytes | None], statistics: LexicalStatistics
+    query: str, blobs: Sequence[bytes | None], statistics: LexicalStatistics, without: Sequence[str] = ()
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     """Features of one query against n pins, shape (n, len(FEATURE_NAMES)), and their names.
 
     NaN marks what is missing, to be masked by the reader: a field the pin lacks, all pin columns of a pin without a
     token or with ``None`` for a blob. The two query columns are always numbers.
 
+    :param without: lexical fields to take for missing; exact with statistics that were fitted without them.
     :raises LexicalVersionError, LexicalBlobError: with the ``rows`` at fault, so that the caller can set those to
         ``None`` and call again.
     """
-    candidates = decode_blobs(blobs)
+    candidates = decode_blobs(blobs).without(without)
     ids = query_ids(query)
     hits = find_hits(ids, candidates)
     everywhere = hits.over_all_fields(candidates)
@@ -86,8 +87,13 @@ def lexical_features(
     return np.column_stack(columns).astype(np.float32), FEATURE_NAMES
 
 
-def bm25_ranking(query: str, blobs: Sequence[bytes | None], statistics: LexicalStatistics) -> npt.NDArray[np.float32]:
-    """The score of the scorer ``bm25``: BM25 over all fields, shape (n,); 0 for a pin without any token."""
-    candidates = decode_blobs(blobs)
+def bm25_ranking(
+    query: str, blobs: Sequence[bytes | None], statistics: LexicalStatistics, without: Sequence[str] = ()
+) -> npt.NDArray[np.float32]:
+    """The score of the scorer ``bm25``: BM25 over all fields, shape (n,); 0 for a pin without any token.
+
+    :param without: lexical fields to take for missing.
+    """
+    candidates = decode_blobs(blobs).without(without)
     hits = find_hits(query_ids(query), candidates).over_all_fields(candidates)
     return np.nan_to_num(bm25_per_pin(hits, candidates, statistics)).astype(np.float32)

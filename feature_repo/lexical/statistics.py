@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -55,11 +55,12 @@ class LexicalStatistics:
     lexical_version: int = LEXICAL_VERSION
 
     @classmethod
-    def fit(cls, blobs: Iterable[bytes | None]) -> LexicalStatistics:
+    def fit(cls, blobs: Iterable[bytes | None], without: Sequence[str] = ()) -> LexicalStatistics:
         """Statistics of these blobs; ``None`` is skipped, an empty catalogue is allowed.
 
         The order of the blobs does not matter.
 
+        :param without: lexical fields to leave out, as if no pin had them.
         :raises LexicalVersionError, LexicalBlobError: for blobs that cannot be counted, with their row numbers.
         """
         documents = np.zeros(len(COLUMNS), dtype=np.int64)
@@ -67,7 +68,7 @@ class LexicalStatistics:
         keys, counts = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
         source, read = iter(blobs), 0
         while chunk := list(islice(source, _CHUNK)):
-            candidates = _decode_from(chunk, read)
+            candidates = _decode_from(chunk, read).without(without)
             read += len(chunk)
             lengths = np.column_stack([candidates.lengths, candidates.lengths.sum(axis=1)])
             documents += (lengths > 0).sum(axis=0)

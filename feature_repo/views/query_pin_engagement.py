@@ -1,4 +1,4 @@
-"""View ``query_pin_engagement``: Counts and smoothed engagement rate of a pin under one query."""
+"""View ``query_pin_engagement``: Counts and smoothed rates of a pin under one query."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from feature_repo.views.common import OWNER, parquet_source, tags
 
 def query_pin_engagement(sources: Path) -> FeatureView:
     """The view over ``sources/query_pin_engagement.parquet``."""
-    description = "Counts and smoothed engagement rate of a pin under one query."
+    description = "Counts and smoothed rates of a pin under one query."
     return FeatureView(
         name="query_pin_engagement",
         entities=[query, pin],
@@ -25,6 +25,8 @@ def query_pin_engagement(sources: Path) -> FeatureView:
             Field(name="long_clicks", dtype=Int64),
             Field(name="saves", dtype=Int64),
             Field(name="engagement_rate", dtype=Float32),
+            Field(name="click_rate", dtype=Float32),
+            Field(name="save_rate", dtype=Float32),
         ],
         source=parquet_source("query_pin_engagement", sources / "query_pin_engagement.parquet", description),
         online=True,

@@ -21,6 +21,10 @@ from .errors import BadInputError, SpecMismatchError, StoreError, missing
 from .points import DEFAULT_VECTOR, CollectionSpec, Hit, Point, SparseVector
 from .port import PayloadFields
 
+_REWRITTEN = ".rewritten"
+PAGE = 1000
+"""Points of a collection in memory while it is rewritten."""
+
 
 class EdgeReads(ABC):
     """The reading half of the port over open collections; shared by the writable store and the reader."""
@@ -131,6 +135,35 @@ class EdgeStore(EdgeReads):
                 os.rename(path, dropped)  # gone at once, even if killed while the files go
                 shutil.rmtree(dropped, ignore_errors=True)
 
+    def rewrite(self, name: str) -> None:
+        """Write a collection anew from its points: the engine keeps the bytes of deleted and replaced ones for long.
+
+        A kill leaves the old one or the new one; :meth:`end_rewrites` ends it.
+        """
+        path = self._folder(name)
+        fresh, old = path.with_name(f".{name}{_REWRITTEN}"), path.with_name(f".{name}.dropped")
+        with self._lock:
+            collection = self._open(name)
+            shutil.rmtree(fresh, ignore_errors=True)
+            try:
+                _copy_points(collection, fresh)
+            except BaseException:
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise
+            self._will_change(name)
+            self._opened.pop(name).close()
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(path, old)
+            os.rename(fresh, path)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def end_rewrites(self) -> None:
+        """Put collections in place whose rewrite was killed when the old one was gone already."""
+        for fresh in self.path.glob(f".*{_REWRITTEN}"):
+            path = fresh.with_name(fresh.name[1 : -len(_REWRITTEN)])
+            if not path.is_dir():
+                os.rename(fresh, path)
+
     def upsert(self, name: str, points: Iterable[Point], unless_newer: str | None = None) -> None:
         """See :class:`~.port.VectorStore`."""
         collection = self._open(name)
@@ -187,3 +220,19 @@ class EdgeStore(EdgeReads):
             if not path.is_dir():
                 raise missing(name, self.collections())
             return self._opened.setdefault(name, self._opened.get(name) or EdgeCollection(path))
+
+
+def _copy_points(collection: EdgeCollection, target: Path) -> None:
+    """A new collection in ``target`` with the points of another, page by page, all on disk."""
+    fresh = EdgeCollection.create(target, collection.spec)
+    try:
+        after = None
+        while True:
+            points, after = collection.scroll(None, PAGE, after, True, True)
+            if points:
+                fresh.upsert(points)
+            if after is None:
+                break
+        fresh.flush()
+    finally:
+        fresh.close()

@@ -114,6 +114,7 @@ class _WriterCore(EdgeStore):
         self._newest: Published | None = None
         self._flags = self.path / _DIRTY
         self._flags.mkdir(exist_ok=True)
+        self.end_rewrites()
         for leftover in self.path.glob(".*"):  # of a writer that was killed while it made or dropped a collection
             if leftover.is_file() and leftover.name != disk.RECORD:
                 leftover.unlink(missing_ok=True)
@@ -227,6 +228,14 @@ class Writer(EdgeReads):
         number = self._shared().publish(release)
         look_now(self.root)
         return number
+
+    def rewrite(self, name: str) -> None:
+        """See :meth:`~.edge.EdgeStore.rewrite`."""
+        self._shared().rewrite(name)
+
+    def forget_former(self) -> list[int]:
+        """Remove every publication but the newest; numbers of those that readers hold, which go when they let go."""
+        return disk.remove_former(self._shared().root)
 
     @property
     def release(self) -> dict[str, Any] | None:

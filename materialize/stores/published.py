@@ -198,6 +198,21 @@ def remove_old(root: Path) -> None:
     sweep(root / READERS)
 
 
+def remove_former(root: Path) -> list[int]:
+    """:func:`remove_old`, the newest publication alone being kept; numbers of those that readers still hold."""
+    _remove(root, numbers(root), unlocked=True, kept=1)
+    sweep(root / READERS)
+    last = newest(root)
+    used = set(last.collections.values()) if last else set()
+    held = [path for number in numbers(root) for path in _copies(folder(root, number)) if place_of(path) not in used]
+    return sorted({int(path.parent.name) for path in held})
+
+
+def place_of(copy: Path) -> str:
+    """A collection copy as a marker names it: relative to ``publications/``."""
+    return f"{copy.parent.name}/{copy.name}"
+
+
 def remove_unread(root: Path) -> None:
     """What a reader does when it has let a publication go: :func:`remove_old`, but for what may be being written.
 
@@ -208,9 +223,9 @@ def remove_unread(root: Path) -> None:
         _remove(root, [n for n in numbers(root) if n < last], unlocked=False)
 
 
-def _remove(root: Path, candidates: Sequence[int], unlocked: bool) -> None:
+def _remove(root: Path, candidates: Sequence[int], unlocked: bool, kept: int = KEPT) -> None:
     complete = [n for n in numbers(root) if (folder(root, n) / MARKER).exists()]
-    keep = complete[-KEPT:]
+    keep = complete[-kept:]
     needed: set[str] = set()
     for number in keep:
         marker = read_marker(root, number)

@@ -71,6 +71,23 @@ class Snapshot(ReadOnly):
         published, copies = _lock_newest(root, {})
         return cls(_Process(root, cache_bytes), published, copies)
 
+    @classmethod
+    def numbered(cls, root: Path, number: int) -> Snapshot | None:
+        """One publication of those on disk, None if it is not complete or went meanwhile."""
+        published = disk.read_marker(root, number)
+        if published is None:
+            return None
+        try:
+            copies = {name: _Copy(root, place) for name, place in published.collections.items()}
+        except OSError:
+            return None
+        return cls(_Process(root, 0), published, copies)
+
+    @property
+    def places(self) -> list[str]:
+        """Where its collections lie, relative to ``publications/``."""
+        return sorted(self._published.collections.values())
+
     def newer(self) -> Snapshot | None:
         """The newest publication, None if this is it.
 

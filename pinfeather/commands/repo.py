@@ -71,16 +71,21 @@ def validate_command(repo: str, as_json: bool) -> None:
       pinfeather validate --repo my_repo
       duckdb -c "SELECT reason, count(*) FROM 'my_repo/data/rejected/pins.parquet' GROUP BY 1"
     """
+    from feature_repo.history import remember_pins
     from feature_repo.validation import validate
+    from materialize.erasure.pending import is_pending
 
     paths = RepoPaths.open(repo)
+    if is_pending(paths):
+        say(f"An erasure was begun and not ended: run `pinfeather erase --repo {repo}`.")
     with progress("validate", as_json) as tell:
         report = validate(paths, progress=lambda table, rows: tell(rows, None))
+    remember_pins(paths)  # else an edit loses the text that labels of today were judged by
     if as_json:
         emit_json(report.to_json())
     else:
-        rows = [(name, r.rows, r.accepted, r.total_rejected) for name, r in report.tables.items()]
-        table("Raw tables", ["table", "rows", "accepted", "rejected"], rows)
+        rows = [(n, r.files, r.read, r.rows, r.accepted, r.total_rejected, r.erased) for n, r in report.tables.items()]
+        table("Raw tables", ["table", "files", "read now", "rows", "accepted", "rejected", "erased"], rows)
         for name, one in report.tables.items():
             for reason, count in one.rejected.items():
                 say(f"{name}: {count:,} rejected: {reason}")
@@ -96,14 +101,18 @@ def validate_command(repo: str, as_json: bool) -> None:
 @click.option(
     "--min-users", default=2, show_default=True, show_envvar=True, help="Distinct people behind each title or query."
 )
+@click.option("--full", is_flag=True, show_envvar=True, help="Count the whole search log, not only its new files.")
 @json_option
-def aggregate_command(repo: str, as_of: str | None, min_users: int, as_json: bool) -> None:
+def aggregate_command(repo: str, as_of: str | None, min_users: int, full: bool, as_json: bool) -> None:
     """Make the sources of every feature view from the validated tables.
+
+    New files of the search log are merged into what was counted of the others; the result is that of a full count.
 
     \b
     Examples:
       pinfeather aggregate --repo my_repo
       pinfeather aggregate --repo my_repo --as-of 2026-06-01
+      pinfeather aggregate --repo my_repo --full
     """
     from feature_repo.aggregates import aggregate
 
@@ -114,6 +123,7 @@ def aggregate_command(repo: str, as_of: str | None, min_users: int, as_json: boo
             as_of=parse_time(as_of),
             min_users=min_users,
             progress=lambda stage, done, total: tell(done, total),
+            full=full,
         )
     if as_json:
         emit_json(report.to_json())
@@ -121,6 +131,12 @@ def aggregate_command(repo: str, as_of: str | None, min_users: int, as_json: boo
     table(
         "View sources", ["view", "rows"], list(report.views.items()), caption=f"as of {report.as_of:%Y-%m-%d %H:%M} UTC"
     )
+    why = f", counted in full: {report.log_reason}" if report.log_reason else ", merged with what was counted before"
+    say(f"Search log: {report.log_files:,} files read{why}.")
+    left_out = [(name, "later, or no such pin", count) for name, count in report.left_out.items() if count]
+    reasons = [(name, reason, count) for name, found in report.screened.items() for reason, count in found.items()]
+    if left_out or reasons:
+        table("Left out", ["table", "reason", "rows"], [*left_out, *reasons])
 
 
 @click.group("lexical")

@@ -1,8 +1,6 @@
-"""Commands that ask the client: search, score, related, home-feed, features, embed."""
+"""Commands that ask the client: search, score, related, home-feed, embed."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
@@ -197,40 +195,6 @@ def home_feed_command(
         if unknown:
             say(f"Without a vector, so of no use here: {', '.join(unknown)}")
         show_near(client, feed.hits, "home feed")
-
-
-@click.command("features")
-@click.argument("pins", nargs=-1, required=True, metavar="PIN...")
-@repo_option
-@click.option("--service", default="pin_content_v1", show_default=True, show_envvar=True, help="Feature service.")
-@json_option
-def features_command(pins: tuple[str, ...], repo: str, service: str, as_json: bool) -> None:
-    """Look up the features of pins through a feature service.
-
-    \b
-    Examples:
-      pinfeather features PIN_ID --repo my_repo
-      pinfeather features PIN_ID --service home_feed_v1 --json
-    """
-    from serving_client import PinClient
-
-    with PinClient(repo) as client:
-        found = client.pin_features(pins, service)
-    if as_json:
-        stamps = {view: [str(time) for time in times] for view, times in found.event_timestamps.items()}
-        data: dict[str, Any] = {"service": service, "ids": found.ids, "found": found.found, "columns": found.columns}
-        emit_json({**data, "event_timestamps": stamps})
-        return
-    for row, pin in enumerate(found.ids):
-        rows = [(name, _brief(value)) for name, value in found.row(row).items() if value is not None]
-        table(pin if found.found[row] else f"{pin}: not found", ["feature", "value"], rows)
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 @click.command("embed")

@@ -9,6 +9,7 @@ import click
 
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
+from feature_repo.switchboard import TEXT_SOURCES
 from pinfeather.commands.vectors import _exit, _tell_at_once
 from pinfeather.options import (
     allow_deletes_option,
@@ -18,6 +19,7 @@ from pinfeather.options import (
     max_gone_option,
     precision_option,
     repo_option,
+    without_option,
 )
 from pinfeather.output import emit_json, progress, say, table
 
@@ -58,14 +60,7 @@ def list_command(repo: str, as_json: bool) -> None:
 @click.argument("name", required=False)
 @repo_option
 @click.option("--model", metavar="packaged|DIR", show_envvar=True, help="Default: the model of the live space.")
-@click.option(
-    "--template-without",
-    "without",
-    multiple=True,
-    metavar="FIELD",
-    show_envvar=True,
-    help="Leave this field out of the pin text; repeatable (in the variable: by spaces).",
-)
+@without_option(TEXT_SOURCES, "Leave this source out of the pin text.")
 @click.option(
     "--dimension",
     type=click.IntRange(1),
@@ -87,7 +82,7 @@ def create_command(
 
     \b
     Examples:
-      pinfeather spaces create --repo my_repo --template-without caption
+      pinfeather spaces create --repo my_repo --without caption
       pinfeather spaces create small --repo my_repo --dimension 128
     """
     from materialize.space_admin import create_space, describe

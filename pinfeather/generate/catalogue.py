@@ -16,9 +16,10 @@ from pinfeather.generate.lexicon import lexicon
 from pinfeather.generate.output import Clock, Tables
 from pinfeather.generate.pins import captions_chunk, pins_chunk
 from pinfeather.generate.searches import draw_queries, log_chunks
+from pinfeather.generate.topics import topics_chunk
 from pinfeather.generate.world import draw_world
 
-TABLES = ("pins", "captions", "board_saves", "search_log", "judgments")
+TABLES = ("pins", "captions", "pin_topics", "board_saves", "search_log", "judgments")
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SMALLEST, LARGEST = 100, 100_000
 CHUNK = 5_000  # pins rendered at a time
@@ -61,6 +62,7 @@ def generate_catalogue(
             tables.write("pins", pins_chunk(world, start, stop, seed, clock))
             own = np.arange(start, stop)
             tables.write("captions", captions_chunk(world, own[world.image[start:stop] == own], seed, clock))
+            tables.write("pin_topics", topics_chunk(world, start, stop, seed, clock))
             tables.write("board_saves", saves_chunk(world, savers, start, stop, seed, clock))
             done.up_to(0.6 * stop / pins)
         queries = draw_queries(world, seed)

@@ -23,7 +23,7 @@ PINS = pa.schema(
         "pin_id", "title", "description", "link_url", "link_title", "link_description", "image_uri", "image_sha256",
         "lang", "country",
     )]
-    + [("created_at", TIME), ("event_timestamp", TIME), ("deleted_at", TIME)]
+    + [("created_at", TIME), ("event_timestamp", TIME), ("deleted_at", TIME), ("link_fetched_at", TIME)]
 )  # fmt: skip
 CAPTIONS = pa.schema(
     [("image_sha256", pa.string()), ("captioner", pa.string()), ("caption", pa.string()), ("event_timestamp", TIME)]
@@ -59,7 +59,8 @@ def pins_chunk(world: World, start: int, stop: int, seed: int, clock: Clock) -> 
     edited = np.where(rng.random(stop - start) < 0.2, rng.random(stop - start), 1.0)
     arrays: list[pa.Array] = [pa.array(columns[name], pa.string()) for name in PINS.names[:10]]
     arrays += [clock.times(created), clock.times(clock.ago(world.age[start:stop] * edited))]
-    arrays.append(pa.nulls(stop - start, TIME))
+    linked = np.array([title is not None for title in columns["link_title"]], bool)  # read when the pin was made
+    arrays += [pa.nulls(stop - start, TIME), clock.times(created, linked)]
     return pa.Table.from_arrays(arrays, schema=PINS)
 
 

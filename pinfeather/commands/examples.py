@@ -1,0 +1,146 @@
+"""The command ``pinfeather train examples``: labels with the features as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from feature_repo.errors import UsageError
+from feature_repo.paths import RepoPaths
+from pinfeather.options import device_option, json_option, parse_time, precision_option, repo_option
+from pinfeather.output import emit_json, progress, say, table
+
+
+@click.command("examples")
+@repo_option
+@click.option("--out", required=True, metavar="FILE", show_envvar=True, help="The Parquet file to write.")
+@click.option(
+    "--labels",
+    "labels_file",
+    metavar="FILE",
+    envvar="PINFEATHER_TRAIN_EXAMPLES_LABELS",
+    show_envvar=True,
+    help="Parquet or CSV: query, pin_id, event_timestamp, and level or label. Default: the judgments.",
+)
+@click.option(
+    "--from-log",
+    type=click.Choice(["click", "save"]),
+    show_envvar=True,
+    help="Instead: every pin that was shown, label 1 where people did this.",
+)
+@click.option(
+    "--every",
+    default=1,
+    show_default=True,
+    show_envvar=True,
+    type=click.IntRange(1, 3650),
+    help="Days between snapshots: as often as you aggregate in production.",
+)
+@click.option("--since", metavar="TIME", show_envvar=True, help="Only labels from this time on (ISO 8601).")
+@click.option("--until", metavar="TIME", show_envvar=True, help="Only labels before this time.")
+@click.option(
+    "--min-users",
+    default=2,
+    show_default=True,
+    show_envvar=True,
+    type=click.IntRange(1),
+    help="Distinct people behind each title or query, as in aggregate.",
+)
+@click.option(
+    "--template-from",
+    metavar="SPACE",
+    show_envvar=True,
+    help="Render the pin text as this space does; default is the live one.",
+)
+@click.option("--vectors", is_flag=True, show_envvar=True, help="Add vectors of pin text and query, by its model.")
+@device_option
+@precision_option
+@json_option
+@click.pass_context
+def examples_command(
+    context: click.Context,
+    repo: str,
+    out: str,
+    labels_file: str | None,
+    from_log: str | None,
+    every: int,
+    since: str | None,
+    until: str | None,
+    min_users: int,
+    template_from: str | None,
+    vectors: bool,
+    device: str,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Write a training set: one row a label, with the features, the pin text and the lexical blob as they were.
+
+    Every feature is that of the last snapshot strictly before its label; snapshots are kept in data/history and taken
+    again only when what lies before them has changed. What the columns and the keys of FILE.json mean:
+    docs/training_sets.md.
+
+    \b
+    Examples:
+      pinfeather train examples --repo my_repo --out train.parquet
+      pinfeather train examples --repo my_repo --out clicks.parquet --from-log click --every 7 --until 2026-10-01
+      pinfeather train examples --repo my_repo --out train.parquet --labels labels.csv --vectors --json
+    """
+    from materialize.spaces import live_space, load_space
+    from pinfeather import label_sources
+    from pinfeather.training_set import TrainingSetOptions, build_training_set, check_out
+
+    if labels_file and from_log:
+        raise UsageError("--labels and --from-log are two sources of labels: give one of them, or none.")
+    for name in () if vectors else ("device", "precision"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name} is of the model that --vectors runs: give --vectors as well, or leave it out.")
+    path = Path(labels_file) if labels_file else None
+    target = check_out(Path(out), path)
+    paths = RepoPaths.open(repo)
+    start, end = _moment("--since", since), _moment("--until", until)
+    space = load_space(paths, template_from) if template_from else live_space(paths)
+    if from_log:
+        labels = label_sources.from_log(paths, from_log, start, end)
+    else:
+        labels = label_sources.from_file(path) if path else label_sources.judgments(paths)
+        labels = labels.between(start, end)
+    encoder = None
+    if vectors:
+        from materialize.encoders import Encoders
+
+        encoder = Encoders(device, precision, tell=None if as_json else say).of(space)
+    options = TrainingSetOptions(space.template, every, min_users, encoder)
+    with progress("train examples", as_json) as tell:
+        note = build_training_set(paths, labels, target, options, lambda stage, done, total: tell(done, total))
+    if as_json:
+        emit_json(note)
+        return
+    _show(note)
+
+
+def _moment(option: str, text: str | None) -> Any:
+    try:
+        return parse_time(text)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--as-of", option)) from error
+
+
+def _show(note: dict[str, Any]) -> None:
+    from feature_repo.history import MASKED_REASONS
+
+    rows, made, lexical = note["rows"], note["history"], note["lexical"]
+    found = [(view, count, count / rows) for view, count in note["found"].items()]
+    table(f"{rows:,} labels", ["view", "found", "share"], found)
+    say(f"{note['rows_with_text']:,} have the pin text of then.")
+    for reason, count in note["masked"].items():
+        say(f"{count:,} masked, {reason}: {MASKED_REASONS[reason]}.")
+    for reason, count in note["left_out"].items():
+        say(f"{count:,} left out: {reason}.")
+    say(f"Snapshots: {made['made']} taken, {made['reused']} kept, {made['megabytes']:,} MB, {made['seconds']:,} s.")
+    say(f"Lexical statistics {lexical['digest']} as of {lexical['as_of']}, over {lexical['documents']:,} pins.")
+    if not lexical["documents"]:
+        say("No pin was known before the first label, so BM25 knows no word: leave early labels out with --since.")
+    say(f"Wrote {note['out']} and {note['out']}.json.")
