@@ -203,6 +203,7 @@ def test_what_the_source_has_changed_meanwhile_is_written_too(hats, encoder):
     assert title_of(hats.paths, "a") == "red cap"
 
 
+@pytest.mark.slow
 def test_a_pin_that_left_while_store_and_ledger_were_lost_leaves_the_log(hats, encoder):
     space = current_release(hats.paths).live_space
     shutil.rmtree(hats.paths.online)
@@ -243,6 +244,7 @@ def test_a_repair_believes_no_source_that_lost_too_much(hats, encoder):
     assert stored(hats.paths, "p0") == [None]
 
 
+@pytest.mark.slow
 def test_a_repair_heals_what_a_killed_run_left(hats, encoder):
     hats.put("a", "red cap").save()
     killed_run(hats.paths, "materialize.vector_log.append = bang")
@@ -251,6 +253,7 @@ def test_a_repair_heals_what_a_killed_run_left(hats, encoder):
     np.testing.assert_array_equal(vector, vector_of(encoder, "red cap"))
 
 
+@pytest.mark.slow
 def test_a_killed_repair_is_ended_by_the_next_run(hats, encoder):
     damage(hats.paths, swap_vectors)
     killed_run(hats.paths, "materialize.repair.materialize = bang", call="repair")

@@ -33,6 +33,7 @@ def gallery(tmp_path):
     return Gallery(RepoPaths.open(root), tmp_path / "images")
 
 
+@pytest.mark.slow
 def test_plan_caption_and_list(pinfeather, gallery, blip, tmp_path):
     for number in range(5):
         gallery.put(f"p{number}", number).put(f"q{number}", number)

@@ -108,6 +108,7 @@ def bomb(width, height):
         (bomb(100_000, 100_000), "more than 89,478,485 pixels"),
         (bomb(10_000, 8_948), "more than 89,478,485 pixels"),
         (encoded(Image.new("RGB", (1, 1)), "GIF"), "smaller than 8 pixels"),
+        (encoded(Image.new("RGB", (20_000, 70)), "PNG"), "smaller than 8 pixels"),
         (b"\x89PNG" + b"0" * (64 << 20), "larger than 64 MiB"),
     ],
 )

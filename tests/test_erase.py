@@ -249,6 +249,7 @@ def kill(paths, encoder, step, done, call=1):
     assert killed == [step]
 
 
+@pytest.mark.slow
 def test_an_erasure_that_is_killed_is_ended_by_the_same_command(shop, encoder):
     kill(shop, encoder, "materialize", False)
     assert is_pending(shop)

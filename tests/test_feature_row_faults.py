@@ -113,6 +113,7 @@ def test_a_row_of_a_pin_that_was_never_there_is_extra_unless_it_is_news(hats, en
     assert row_of(hats.paths, "pin_captions", "stranger") is None
 
 
+@pytest.mark.slow
 def test_a_deletion_is_carried_out_again_after_the_pin_was_back(hats, encoder):
     deleted = NOW + timedelta(hours=1)
     for _ in range(2):
@@ -143,6 +144,7 @@ def test_a_deletion_that_is_no_time_or_has_not_come_holds_a_rejected_pin(hats, e
 
 
 @pytest.mark.parametrize("way", ["restore", "materialize"])
+@pytest.mark.slow
 def test_graves_come_back_after_the_store_was_lost(hats, encoder, way):
     deleted = NOW + timedelta(hours=1)
     hats.put("p3", "hat 3", deleted_at=deleted)

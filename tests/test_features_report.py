@@ -292,6 +292,7 @@ KEYS |= {
 }
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_draws_the_report(paths, pinfeather, tmp_path):
     make_report(write_views(paths, some_pins(60, 1)), now=NOW)
     write_views(paths, some_pins(90, 2))

@@ -426,6 +426,7 @@ def test_interests_are_shares_of_engaged_visits_by_the_topics_of_pins(paths):
     assert report.views["query_stats"] == 1
 
 
+@pytest.mark.slow
 def test_another_window_and_fewer_people_are_merged_too(paths):
     two_days(paths)
     for options in ({"window_days": 1}, {"window_days": 300}, {"min_users": 1}):

@@ -147,7 +147,7 @@ class Views(RuleBasedStateMachine):
 
 @pytest.mark.parametrize(
     ("options", "examples", "steps"),
-    [({"path": ":memory:"}, 30, 20), ({"path": "data/online", "publish_interval": 3600}, 6, 10)],
+    [({"path": ":memory:"}, 12, 20), ({"path": "data/online", "publish_interval": 3600}, 6, 10)],
     ids=["memory", "edge"],
 )
 def test_no_other_view_changes(options: dict[str, Any], examples: int, steps: int) -> None:

@@ -37,6 +37,7 @@ def test_rows_that_are_written_again_in_whole_are_planned(hats, encoder, column)
     assert (planned.unchanged, encoder.calls) == (9, [])
 
 
+@pytest.mark.slow
 def test_texts_that_come_from_the_log_are_planned_as_such(pinfeather, hats, encoder):
     shutil.rmtree(hats.paths.ledger)
     hats.put("new", "green hat").save()

@@ -76,6 +76,7 @@ def test_the_next_run_skips_the_text_until_it_changes(catalogue):
     assert audit(catalogue.paths).clean
 
 
+@pytest.mark.slow
 def test_a_quarantined_text_is_tried_again_when_asked(catalogue, encoder):
     run(fill(catalogue, "hat 0", BAD), Poisonable())
     assert run(catalogue, encoder).encoded_texts == 0
@@ -102,6 +103,7 @@ def test_a_pin_whose_new_text_is_poison_keeps_its_last_vector(catalogue, encoder
     assert (found.clean, found.quarantined) == (True, 1), found
 
 
+@pytest.mark.slow
 def test_a_poison_pin_that_a_killed_run_left_in_doubt_gets_its_logged_vector(catalogue, encoder):
     run(fill(catalogue, *(f"hat {number}" for number in range(12))), encoder)
     before = stored(catalogue.paths, "p1")
@@ -113,6 +115,7 @@ def test_a_poison_pin_that_a_killed_run_left_in_doubt_gets_its_logged_vector(cat
     assert audit(catalogue.paths).clean
 
 
+@pytest.mark.slow
 def test_a_poison_pin_that_a_killed_run_left_in_doubt_and_no_log_has_is_deleted(catalogue, encoder):
     run(fill(catalogue, *(f"hat {number}" for number in range(12))), encoder)
     catalogue.put("new", BAD).save()
@@ -122,6 +125,7 @@ def test_a_poison_pin_that_a_killed_run_left_in_doubt_and_no_log_has_is_deleted(
     assert audit(catalogue.paths).clean
 
 
+@pytest.mark.slow
 def test_many_poison_texts_in_a_row_stop_nothing(catalogue):
     poison = [f"{BAD} {number}" for number in range(3 * GIVE_UP_AFTER)]
     encoder = Poisonable()

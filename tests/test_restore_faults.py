@@ -50,6 +50,7 @@ def test_a_quarantined_pin_comes_back_from_the_log(hats):
     assert audit(hats.paths).clean
 
 
+@pytest.mark.slow
 def test_a_run_brings_a_quarantined_pin_back_too_without_a_restore(hats):
     before = vector_of(hats.paths, "p1")
     run(hats.put("p1", BAD), Poisonable())
@@ -94,6 +95,7 @@ def test_a_held_pin_comes_back_from_the_log(hats, encoder, first):
     assert audit(hats.paths).clean
 
 
+@pytest.mark.slow
 def test_a_held_pin_that_no_log_has_is_forgotten(hats, encoder):
     space = run(hats.put("p1", "hat 1", description=INVALID), encoder).space
     lose_store(hats.paths)
@@ -104,6 +106,7 @@ def test_a_held_pin_that_no_log_has_is_forgotten(hats, encoder):
     assert run(hats.put("p1", "hat 1"), encoder).new == 1
 
 
+@pytest.mark.slow
 def test_a_held_pin_that_a_killed_run_was_writing_agrees_with_the_log(hats, encoder):
     before = vector_of(hats.paths, "p1")
     hats.put("p1", "cap 1", lang="de").save()

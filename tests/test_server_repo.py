@@ -88,6 +88,7 @@ def test_collections_that_were_lost_are_filled_again_without_the_model(on_server
 
 
 @pytest.mark.parametrize("server_url", ["fake"], indirect=True)
+@pytest.mark.slow
 def test_a_server_that_fails_in_between_ends_the_run_and_the_next_one_heals(on_server, encoder, request):
     run(on_server.put("a", "oak sofa"), encoder)
     fake = request.node.fake

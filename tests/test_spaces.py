@@ -292,6 +292,7 @@ def test_no_space_before_the_first_run(catalogue):
     assert list_spaces(catalogue.paths) == []
 
 
+@pytest.mark.slow
 def test_a_lost_store_is_restored_without_a_model(hats, titles, encoder):
     from materialize.audit import audit
 

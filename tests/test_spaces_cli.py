@@ -101,6 +101,7 @@ def test_a_backfill_on_the_command_line_takes_the_real_model(pinfeather, hats):
     assert filled["coverage"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_backfill_says_what_it_rejects_and_asks_before_many_pins_go(pinfeather, hats):
     root = hats.paths.root
     hats.put("empty").put("bad", BAD).save()

@@ -67,6 +67,7 @@ def push(store, pin, when, title="pushed"):
     close_all()
 
 
+@pytest.mark.slow
 def test_delete_then_feast_materialize_then_pushes(adopted):
     catalogue, store = adopted
     taken_down = NOW + timedelta(days=5)

@@ -323,6 +323,7 @@ def test_a_part_that_cannot_be_read_is_not_merged_and_stops_nothing(paths, monke
         rows(paths)
 
 
+@pytest.mark.slow
 def test_damaged_notes_of_deletions_are_named_found_and_repaired(catalogue, encoder, tmp_path):
     for number in range(10):
         catalogue.put(f"p{number}", f"hat {number}")

@@ -57,7 +57,9 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image:
             _check_size(image.size, limits)
             image.draft("RGB", (limits.max_side, limits.max_side))  # a JPEG decodes at half its size at no cost
             image.load()
-            return _fit(_upright_rgb(image), limits.max_side)
+            fitted = _fit(_upright_rgb(image), limits.max_side)
+            _check_size(fitted.size, limits)  # a ribbon of 20,000 x 70 pixels is seven high once it fits
+            return fitted
     except ImageRefused:
         raise
     except pillow.DecompressionBombError:
