@@ -8,11 +8,10 @@ statistics, no rate in the student's head.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 from feature_repo.errors import UsageError
-from feature_repo.pin_text import LIST_FIELDS, PinFields, PinTextTemplate
+from feature_repo.pin_text import PinTextTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +66,6 @@ def template_without(template: PinTextTemplate, names: Iterable[str]) -> PinText
     if off.issuperset(present):
         raise UsageError(f"This pin text has the fields {', '.join(present)} only, and all of them are off: leave one.")
     return template.without(*(field for field in present if field in off))
-
-
-def fields_without(pin: PinFields, names: Iterable[str]) -> PinFields:
-    """The pin as one of which these sources know nothing."""
-    off = {field for name in names for field in SOURCES[name].fields}
-    empty: dict[str, Any] = {one.name: () if one.name in LIST_FIELDS else None for one in fields(pin)}
-    return replace(pin, **{name: value for name, value in empty.items() if name in off})
 
 
 def lexical_off(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A source that is off is as one that the catalogue never had: pin text, lexical features, head, bundle, commands."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import numpy as np
@@ -18,12 +18,11 @@ from embedders.relevance import RelevanceInputs, relevance_features
 from embedders.training import fit_statistics, pair_features, score_pairs, train_student_head
 from feature_repo.errors import UsageError
 from feature_repo.lexical import LexicalStatistics, bm25_ranking, encode_blob, lexical_features
-from feature_repo.pin_text import DEFAULT_TEMPLATE, FIELDS, PinFields
+from feature_repo.pin_text import DEFAULT_TEMPLATE, FIELDS, LIST_FIELDS, PinFields
 from feature_repo.switchboard import (
     SOURCES,
     TEXT_SOURCES,
     checked,
-    fields_without,
     lexical_off,
     template_without,
 )
@@ -40,6 +39,13 @@ texts = st.none() | words
 lists = st.lists(words, max_size=4).map(tuple)
 pins = st.builds(PinFields, texts, texts, texts, texts, texts, lists, lists)
 some_off = st.sets(st.sampled_from(sorted(SOURCES))).filter(lambda names: not names.issuperset(TEXT_SOURCES))
+
+
+def fields_without(pin, names):
+    """The pin as one of which these sources know nothing."""
+    off = {field for name in names for field in SOURCES[name].fields}
+    empty = {one.name: () if one.name in LIST_FIELDS else None for one in fields(pin)}
+    return replace(pin, **{name: value for name, value in empty.items() if name in off})
 
 
 def test_the_sources_cover_every_field_once():
