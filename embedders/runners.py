@@ -7,11 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedders.projection import Projection
 from embedders.recipe import MAX_WORKERS, EncodingRecipe
 from embedders.tokens import TokenBatch
 
@@ -28,21 +30,49 @@ class Runner(Protocol):
         ...
 
 
-def pooled(model: Any, ids: Any, mask: Any, pooling: str) -> Any:
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What makes one vector of a text's token vectors: pooling, and a last linear layer where the model has one."""
+
+    pooling: str
+    """``mean`` or ``cls``."""
+    weight: Any = None
+    """[dimension, hidden] float32, a torch tensor on the model's device; None without a layer."""
+    bias: Any = None
+    """[dimension] or None."""
+    tanh: bool = False
+
+    @classmethod
+    def of(cls, pooling: str, projection: Projection | None, device: str) -> Head:
+        """The head on ``device``."""
+        import torch
+
+        if projection is None:
+            return cls(pooling)
+        weight = torch.from_numpy(np.array(projection.weight)).to(device)
+        bias = None if projection.bias is None else torch.from_numpy(np.array(projection.bias)).to(device)
+        return cls(pooling, weight, bias, projection.tanh)
+
+
+def pooled(model: Any, ids: Any, mask: Any, head: Head) -> Any:
     """Unit vectors [b, dimension] in float32 from token ids and mask [b, length], both torch tensors on one device.
 
-    Mean pooling is sum(h * mask) / sum(mask), then v / |v|; pooled in float32 whatever the model computes in.
+    Mean pooling is sum(h * mask) / sum(mask), then the last layer, then v / |v|; all in float32 whatever the model
+    computes in.
     """
     import torch
 
     # Not around a yield: the mode belongs to the thread and would leak into the caller.
     with torch.inference_mode():
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        if pooling == "cls":
+        if head.pooling == "cls":
             vectors = hidden[:, 0]
         else:
             weights = mask.unsqueeze(-1).float()
             vectors = (hidden * weights).sum(1) / weights.sum(1)
+        if head.weight is not None:
+            vectors = torch.nn.functional.linear(vectors, head.weight, head.bias)
+            vectors = vectors.tanh() if head.tanh else vectors
         return torch.nn.functional.normalize(vectors, dim=1)
 
 
@@ -52,10 +82,10 @@ class CpuRunner:
     Workers with one thread each beat one worker with many: OpenMP threads spin while they wait for each other.
     """
 
-    def __init__(self, model: Any, pooling: str, recipe: EncodingRecipe) -> None:
+    def __init__(self, model: Any, head: Head, recipe: EncodingRecipe) -> None:
         import torch
 
-        self._model, self._pooling = model, pooling
+        self._model, self._head = model, head
         self._workers = min(recipe.threads, MAX_WORKERS)
         self._pool = ThreadPoolExecutor(
             self._workers,
@@ -83,14 +113,14 @@ class CpuRunner:
     def _compute(self, batch: TokenBatch) -> NDArray[np.float32]:
         import torch
 
-        return pooled(self._model, torch.from_numpy(batch.ids), torch.from_numpy(batch.mask), self._pooling).numpy()
+        return pooled(self._model, torch.from_numpy(batch.ids), torch.from_numpy(batch.mask), self._head).numpy()
 
 
 class CudaRunner:
     """One CUDA device. A background thread tokenises and pins while the device computes; copies do not block."""
 
-    def __init__(self, model: Any, pooling: str) -> None:
-        self._model, self._pooling = model, pooling
+    def __init__(self, model: Any, head: Head) -> None:
+        self._model, self._head = model, head
 
     def run(self, batches: Iterator[TokenBatch]) -> Generator[Block, None, None]:
         """The vectors of each batch, in the order of the batches."""
@@ -99,7 +129,7 @@ class CudaRunner:
         pending: deque[tuple[NDArray[np.intp], Any, Any]] = deque()
         for rows, ids, mask in prefetch(map(_pinned, batches), depth=4):
             vectors = pooled(
-                self._model, ids.to("cuda", non_blocking=True), mask.to("cuda", non_blocking=True), self._pooling
+                self._model, ids.to("cuda", non_blocking=True), mask.to("cuda", non_blocking=True), self._head
             )
             host = torch.empty(vectors.shape, dtype=torch.float32, pin_memory=True)
             host.copy_(vectors, non_blocking=True)

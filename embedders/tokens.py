@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedders.model_folder import PACKAGED, ModelFolder, ModelFolderError
+from embedders.model_files import ModelFolderError
+from embedders.model_folder import PACKAGED
+from embedders.tower_folder import AnyModel, open_model
 
 CHARACTERS_PER_TOKEN = 50
 """A text is cut at ``max_length`` times this many characters before it is tokenised. English has 4 to 5 a token, so
@@ -36,12 +38,12 @@ class TokenBatch:
 class TextTokenizer:
     """The tokenizer of a model folder with the truncation that its encoder uses."""
 
-    def __init__(self, folder: ModelFolder) -> None:
+    def __init__(self, folder: AnyModel) -> None:
         from tokenizers import Tokenizer
 
         self.max_length = folder.max_length
         self.pad_id = folder.pad_id
-        file = folder.path / "tokenizer.json"
+        file = folder.backbone.path / "tokenizer.json"
         try:
             self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises nothing narrower
@@ -63,8 +65,9 @@ class TokenCounter:
     """Counts the tokens that an encoder would read, without loading the model."""
 
     def __init__(self, model: str | Path = PACKAGED, max_length: int | None = None, prompt: str = "") -> None:
-        self._tokenizer = TextTokenizer(ModelFolder.open(model, max_length))
-        self._prompt = prompt
+        folder = open_model(model, max_length)
+        self._tokenizer = TextTokenizer(folder)
+        self._prompt = prompt or folder.prompt
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, after truncation and with special tokens, in the order given."""

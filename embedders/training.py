@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from embedders.student import LevelCalibrator, RelevanceHead, train_head
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import LexicalStatistics, bm25_ranking
 from feature_repo.pin_text import PinTextTemplate
-from feature_repo.switchboard import lexical_off
+from feature_repo.switchboard import checked, lexical_off, template_without
 
 Progress = Callable[[int], None]
 
@@ -40,6 +40,8 @@ class PairFeatures:
     """[n]"""
     groups: Ints
     """[n] number of the canonical query."""
+    query_vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Canonical query to its vector [d], for the same pairs with other sources."""
 
     @property
     def cosine(self) -> Floats:
@@ -67,18 +69,22 @@ def fit_statistics(pairs: PairSet, without: Sequence[str] = ()) -> LexicalStatis
 
 
 def encode_pairs(
-    pairs: PairSet, encoder: Encoder, template: PinTextTemplate, progress: Progress | None = None
+    pairs: PairSet,
+    encoder: Encoder,
+    template: PinTextTemplate,
+    progress: Progress | None = None,
+    pin_encoder: Encoder | None = None,
 ) -> tuple[list[str], Ints, NDArray[np.float32], NDArray[np.float32]]:
     """Canonical queries, each pair's query number, query vectors [Q, d] and pin vectors [P, d] as stored.
 
     Each distinct text is encoded once. A pin without any text has no vector (NaN), nor has an empty query.
     """
     names, groups = query_groups(pairs.queries)
-    query_vectors = _encoded(names, encoder, progress)
+    query_vectors = encoded(names, encoder, progress)
     if pairs.pin_vectors is not None:
         return names, groups, query_vectors, np.asarray(pairs.pin_vectors, dtype=np.float32)
     texts = [template.render(pin).text for pin in pairs.pins]
-    return names, groups, query_vectors, _encoded(texts, encoder, progress)
+    return names, groups, query_vectors, encoded(texts, pin_encoder or encoder, progress)
 
 
 def pair_features(
@@ -88,15 +94,17 @@ def pair_features(
     statistics: LexicalStatistics,
     progress: Progress | None = None,
     without: Sequence[str] = (),
+    pin_encoder: Encoder | None = None,
 ) -> PairFeatures:
     """Features of all pairs, query by query, through the function that serving uses.
 
+    :param encoder: the query tower, and the pin tower where ``pin_encoder`` is None.
     :param without: sources whose tokens and rates count as missing; the words of the pin text are up to ``template``
         and the vectors of the pairs.
     :param progress: called with the number of texts encoded since the last call.
     """
     pairs = pairs.with_blobs()
-    queries, groups, query_vectors, pin_vectors = encode_pairs(pairs, encoder, template, progress)
+    queries, groups, query_vectors, pin_vectors = encode_pairs(pairs, encoder, template, progress, pin_encoder)
     names = feature_names(pin_vectors.shape[1])
     matrix = np.empty((len(pairs), len(names)), dtype=np.float32)
     bm25 = np.empty(len(pairs), dtype=np.float32)
@@ -115,7 +123,7 @@ def pair_features(
         )
         matrix[rows], _ = relevance_features(inputs, statistics)
         bm25[rows] = bm25_ranking(queries[query], blobs, statistics, lexical_off(without))
-    return PairFeatures(matrix, names, bm25, groups)
+    return PairFeatures(matrix, names, bm25, groups, dict(zip(queries, query_vectors, strict=True)))
 
 
 def train_student_head(
@@ -224,10 +232,35 @@ def score_pairs(
             f"Bundle {bundle.manifest.name} reads vectors of the model {bundle.manifest.query_tower}, but the encoder "
             f"is {encoder.fingerprint}: load the bundle's model, or train a student for this one."
         )
-    features = features or pair_features(
-        pairs, encoder, bundle.template, bundle.statistics, progress, bundle.manifest.without
-    )
+    features = features or bundle_features(pairs, bundle, encoder, progress)
     return bundle.head.probabilities(features.matrix)
+
+
+def bundle_features(
+    pairs: PairSet,
+    bundle: StudentBundle,
+    encoder: Encoder,
+    progress: Progress | None = None,
+    without: Sequence[str] = (),
+    pin_encoder: Encoder | None = None,
+) -> PairFeatures:
+    """What the head of ``bundle`` reads of the pairs, by ``encoder`` as query tower.
+
+    :param pin_encoder: the pin tower; default is the bundle's, where it is another one than ``encoder``.
+    :param without: sources to mask, with those that the bundle was trained without; the pin text loses them too.
+    :raises BundleError: if the pin tower is another model that the bundle does not hold, and the pairs lack vectors.
+    """
+    manifest = bundle.manifest
+    apart = manifest.pin_tower != manifest.query_tower and pairs.pin_vectors is None and pin_encoder is None
+    return pair_features(
+        pairs,
+        encoder,
+        template_without(bundle.template, without),
+        bundle.statistics,
+        progress,
+        checked({*without, *manifest.without}),
+        bundle.encoder("pin", encoder.recipe.device) if apart else pin_encoder,
+    )
 
 
 def score_columns(pairs: PairSet, probabilities: Floats) -> dict[str, list[Any]]:
@@ -240,8 +273,8 @@ def score_columns(pairs: PairSet, probabilities: Floats) -> dict[str, list[Any]]
     return columns
 
 
-def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress | None) -> NDArray[np.float32]:
-    """Vectors of ``texts`` as stored, NaN rows for empty ones; equal texts are encoded once."""
+def encoded(texts: Sequence[str], encoder: Encoder, progress: Progress | None = None) -> NDArray[np.float32]:
+    """Vectors of ``texts`` as stored [n, d], NaN rows for empty ones; equal texts are encoded once."""
     distinct = list(dict.fromkeys(text for text in texts if text))
     numbers = {text: number for number, text in enumerate(distinct)}
     rows = np.full((len(texts), encoder.dimension), np.nan, dtype=np.float32)

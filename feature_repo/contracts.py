@@ -129,6 +129,9 @@ _CONTRACTS = (
             Column("query", Kind.TEXT, required=True, nullable=False),
             _key("pin_id"),
             Column("level", Kind.INTEGER, required=True, nullable=False, low=1, high=5),
+            # What several raters said, where it was kept: their mean and variance on the scale of levels.
+            Column("level_mean", Kind.NUMBER, low=1, high=5),
+            Column("level_variance", Kind.NUMBER, low=0),
             Column("annotator", Kind.ID),
             *_texts("lang", "guideline_version"),
             _time("event_timestamp"),

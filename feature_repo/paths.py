@@ -116,6 +116,21 @@ class RepoPaths:
         """Student bundles, one folder each."""
         return self.data / "bundles"
 
+    @property
+    def teachers(self) -> Path:
+        """Trained teachers, one folder each."""
+        return self.data / "teachers"
+
+    @property
+    def samples(self) -> Path:
+        """Samples of the log that wait for labels: ``samples/<name>.parquet``."""
+        return self.data / "samples"
+
+    @property
+    def labels(self) -> Path:
+        """The teacher's labels: ``labels/<teacher version>/*.parquet``."""
+        return self.data / "labels"
+
     @cached_property
     def registry(self) -> Path:
         """The Feast registry file: ``registry``, or its ``path``, in ``feature_store.yaml``.

@@ -1,4 +1,4 @@
-"""The encoder of each space of a run: one model is loaded once, whole or cut."""
+"""The towers of spaces: what encodes their pins, and what encodes queries; one model is loaded once, whole or cut."""
 
 from __future__ import annotations
 
@@ -11,14 +11,29 @@ from materialize.spaces import Space
 
 
 def fitted(space: Space, encoder: Encoder) -> Encoder:
-    """``encoder``, cut to the space's dimension where the space is a cut of its model.
+    """``encoder`` for the pins of ``space``, cut to the space's dimension where the space is a cut of its model.
+
+    :raises PinfeatherError: if the space does not hold its vectors.
+    """
+    cut = _cut(space, encoder)
+    space.check_pin_tower(cut.fingerprint)
+    return cut
+
+
+def fitted_query(space: Space, encoder: Encoder) -> Encoder:
+    """``encoder`` for queries to ``space``, cut likewise.
 
     :raises PinfeatherError: if the space does not take its vectors.
     """
+    cut = _cut(space, encoder)
+    space.check_query_tower(cut.fingerprint)
+    return cut
+
+
+def _cut(space: Space, encoder: Encoder) -> Encoder:
     cut = space.model_fingerprint != encoder.fingerprint and space.dimension < encoder.dimension
     if cut and space.model_fingerprint == cut_fingerprint(encoder.fingerprint, space.dimension):
         return CutEncoder(encoder, space.dimension)
-    space.check_query_tower(encoder.fingerprint)
     return encoder
 
 
@@ -37,18 +52,28 @@ class Encoders:
     _loaded: dict[str, Encoder] = field(default_factory=dict)
 
     def of(self, space: Space) -> Encoder:
-        """The encoder of ``space``.
+        """The encoder of the pins of ``space``.
 
         :raises PinfeatherError: if its model is not there or has changed, or the given one is not the space's.
         """
-        whole = space.whole_fingerprint
-        if whole not in self._loaded:
+        return fitted(space, self._whole(space.model, space.whole_fingerprint, lambda one: fitted(space, one)))
+
+    def of_queries(self, space: Space) -> Encoder:
+        """The encoder of queries to ``space``; that of its pins, unless the space has another.
+
+        :raises PinfeatherError: as :meth:`of`.
+        """
+        model, whole = space.query_model or space.model, space.whole_query_fingerprint
+        return fitted_query(space, self._whole(model, whole, lambda one: fitted_query(space, one)))
+
+    def _whole(self, model: str, fingerprint: str, check: Callable[[Encoder], Encoder]) -> Encoder:
+        if fingerprint not in self._loaded:
             encoder = self.given or load_encoder(
-                space.model, device=self.device, precision=self.precision, expected_fingerprint=whole
+                model, device=self.device, precision=self.precision, expected_fingerprint=fingerprint
             )
-            fitted(space, encoder)
-            self._loaded[whole] = encoder
+            check(encoder)  # before anything is told of it
+            self._loaded[fingerprint] = encoder
             if self.tell:
                 recipe = encoder.recipe
                 self.tell(f"Encoding on {recipe.device} in {recipe.precision}: {recipe.reason}.")
-        return fitted(space, self._loaded[whole])
+        return self._loaded[fingerprint]

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from embedders.bundle import load_manifest
+from embedders.bundle import check_files, load_manifest
+from embedders.bundle_places import adopt_bundle
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
 from materialize import vector_log
@@ -99,26 +100,33 @@ def promote(
 ) -> Switch:
     """Make the space ``name`` the live one, by a new release, if it passes the gate.
 
-    No writer comes in between the checks and the switch. The former live space stays and is kept fresh.
+    No writer comes in between the checks and the switch. The former live space stays and is kept fresh. Where the space
+    is live already, another student goes live with it, and there is nothing for the gate to look at.
 
-    :param bundle: the student that the new release names; must have been trained on the space.
+    :param bundle: the student that the new release names; must have been trained on the space, or have its pin tower.
+        One that lies outside the repository is copied into it.
     :param without_bundle: the new release names no student; the client then ranks by cosine.
-    :raises UsageError: if there is no such space, or it is live already.
+    :raises UsageError: if there is no such space, or it is live already with this student.
     :raises GateError: if a check fails and ``gate.force`` is not set.
     :raises PinfeatherError: if the space is frozen, being built or dropped, or the student is not the space's.
     """
     gate = gate or Gate()
     space = load_space(paths, name)
+    bundle = adopt_bundle(paths, bundle) if bundle else None
     with open_store(paths, f"promote {name}", lock_timeout) as store, Ledger(paths) as ledger:
         space = load_space(paths, name)
         current = current_release(paths)
         if current is None or current.live_space is None:
             raise PinfeatherError(f"Nothing is live in {paths.root} yet: run `pinfeather materialize` first.")
-        if current.live_space == name:
+        student = None if without_bundle else bundle or current.bundle
+        if current.live_space == name and student == current.bundle:
             raise UsageError(f"Space {name} is live already, by release {current.number}.")
         _must_stand(space, store)
-        student = None if without_bundle else bundle or current.bundle
         _check_student(paths, current, space, student)
+        if current.live_space == name:
+            release = write_release(paths, bundle=bundle, without_bundle=without_bundle)
+            _serve(paths, store, release)
+            return Switch(name, name, release.number, current.number, True, student, current.lexical)
         live = load_space(paths, current.live_space)
         fewer = store.count(live.name) - store.count(name)
         checks = [_coverage(freshness(paths, space, ledger, store), name, fewer), _overlap(live, space, store, gate)]
@@ -231,10 +239,12 @@ def _check_student(paths: RepoPaths, current: Release, space: Space, student: st
     if student is None:
         return
     manifest = load_manifest(paths.bundles / student)
-    if space.name not in manifest.spaces:
+    check_files(paths.bundles / student, manifest)
+    if not manifest.reads(space.name, space.model_fingerprint, space.template):
+        reads = ", ".join(manifest.spaces) or "spaces of its own towers"
         raise PinfeatherError(
-            f"Student {student} (release {current.number} names {current.bundle or 'none'}) reads "
-            f"{', '.join(manifest.spaces)}, not {space.name}: replace both, by `pinfeather train student --space "
+            f"Student {student} (release {current.number} names {current.bundle or 'none'}) reads {reads}, not "
+            f"{space.name}: replace both, by `pinfeather train student --space "
             f"{space.name}` and promote --bundle NAME; or promote --no-bundle and rank by cosine."
         )
     if manifest.query_tower not in space.query_towers:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from embedders.bundle import load_manifest
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
 from materialize.files import write_json
@@ -97,14 +96,6 @@ def _numbers(paths: RepoPaths) -> list[int]:
 
 def _past(paths: RepoPaths, number: int) -> Path:
     return paths.releases / f"{number:06d}.json"
-
-
-def bundle_spaces(paths: RepoPaths, bundle: str) -> tuple[str, ...]:
-    """The spaces that a student bundle was trained on.
-
-    :raises PinfeatherError: if the bundle is not there, or its manifest cannot be read.
-    """
-    return load_manifest(paths.bundles / bundle).spaces
 
 
 def write_release(

@@ -5,24 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-from embedders.cut import check_cut, cut_fingerprint
-from embedders.model_folder import PACKAGED, ModelFolder
-from feature_repo.errors import PinfeatherError
+from embedders.bundle import load_manifest
+from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
-from feature_repo.pin_text import DEFAULT_TEMPLATE
-from feature_repo.switchboard import TEXT_SOURCES, checked, template_without
 from materialize import vector_log
 from materialize.definitions import load_definitions
 from materialize.ledger import Ledger
+from materialize.new_spaces import space_of_bundle, space_of_model
 from materialize.places import open_store, read_store
 from materialize.points import space_spec
-from materialize.releases import LIVE_EMBEDDING, Release, bundle_spaces, current_release
+from materialize.releases import LIVE_EMBEDDING, Release, current_release
 from materialize.run import RunOptions, materialize
 from materialize.spaces import Space, Status, change_space, check_space_name, load_space, load_spaces, save_space
-from materialize.spaces import space_name as name_of
 from materialize.standing import RunCounts
 from materialize.stores.errors import NoPublicationError
 
@@ -58,43 +54,45 @@ def create_space(
     model: str | None = None,
     without: Sequence[str] = (),
     dimension: int | None = None,
+    bundle: str | None = None,
     lock_timeout: float = 10.0,
 ) -> Space:
     """A new, empty space, to be filled by :func:`backfill`.
 
     :param name: default is made of model, template and dimension.
-    :param model: ``packaged`` or a model folder; default is that of the live space.
+    :param model: ``packaged``, a model folder or a tower folder; default is that of the live space.
     :param without: sources of :data:`feature_repo.switchboard.TEXT_SOURCES` that its template leaves out.
     :param dimension: keep the first components of the model's vectors only.
-    :raises UsageError: for a name that cannot be, an unknown source, or a dimension that is no cut.
-    :raises PinfeatherError: before the first run, or if there is such a space already.
+    :param bundle: a student with towers of its own, whose pin tower and template the space gets, and whose query tower
+        it takes; one that lies outside the repository is copied into it. Excludes the three before it.
+    :raises UsageError: for a name that cannot be, an unknown source, a dimension that is no cut, or parameters that
+        exclude each other.
+    :raises PinfeatherError: before the first run, or if there is such a space already, or the bundle has no towers.
     """
+    if bundle is not None and (model or without or dimension):
+        raise UsageError(
+            "A bundle brings model, template and dimension: leave --model, --without and --dimension out, or --bundle."
+        )
     release = current_release(paths)
     if release is None or release.live_space is None:
         raise PinfeatherError(f"Nothing was materialized in {paths.root} yet: run `pinfeather materialize` first.")
     load_definitions(paths)
-    model = model or load_space(paths, release.live_space).model
-    folder = ModelFolder.open(model)
-    model = PACKAGED if model == PACKAGED else str(folder.path)
-    whole = folder.fingerprint()
-    if dimension is not None:
-        check_cut(dimension, folder.dimension)
-    fingerprint = whole if dimension is None else cut_fingerprint(whole, dimension)
-    template = template_without(DEFAULT_TEMPLATE, checked(without, TEXT_SOURCES))
-    name = check_space_name(name or name_of(model, whole, template, dimension))
-    space = Space(
-        name=name,
-        dimension=dimension or folder.dimension,
-        model=model,
-        model_fingerprint=fingerprint,
-        query_towers=(fingerprint,),
-        template=template,
-        recipe={},
-        tower="" if dimension is None else whole,
-        status=Status.BUILDING,
-        coverage=0.0,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    if name:
+        check_space_name(name)
+    if bundle is not None:
+        space = space_of_bundle(paths, bundle, name)
+    else:
+        live = load_space(paths, release.live_space)
+        space = space_of_model(model or live.model, name, without, dimension)
+        if space.model == live.model:
+            space = replace(space, bundle=live.bundle)
+        if space.model == live.model and live.query_model:
+            raise PinfeatherError(
+                f"The live space has a query tower of its own: name the model with --model, or take both towers of its "
+                f"bundle {live.bundle} with --bundle."
+            )
+    space = replace(space, status=Status.BUILDING, coverage=0.0)
+    name = space.name
     with open_store(paths, f"spaces create {name}", lock_timeout) as store:
         _refuse_twin(space, load_spaces(paths))
         if name in store.collections():
@@ -113,7 +111,8 @@ def _refuse_twin(space: Space, others: Sequence[Space]) -> None:
                 f"There is a space {space.name} already, {other.status}: give another name, or go on with it "
                 f"(`pinfeather spaces backfill {space.name}`)."
             )
-        if (other.model_fingerprint, other.template) == (space.model_fingerprint, space.template):
+        same = ("model_fingerprint", "query_towers", "template")
+        if all(getattr(other, key) == getattr(space, key) for key in same):
             raise PinfeatherError(
                 f"Space {other.name} has the same model, template and dimension already: its vectors would be the same."
             )
@@ -222,7 +221,9 @@ def _readers(paths: RepoPaths, space: Space, release: Release | None) -> list[st
         return readers
     if space.name in release.names.values():
         readers.append(f"release {release.number} names it as the live space (promote another one first)")
-    if release.bundle and space.name in bundle_spaces(paths, release.bundle):
+    if release.bundle and load_manifest(paths.bundles / release.bundle).reads(
+        space.name, space.model_fingerprint, space.template
+    ):
         readers.append(
             f"bundle {release.bundle} of release {release.number} reads it (promote another space with --bundle first)"
         )

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedders.model_folder import ModelFolder
+from embedders.tower_folder import open_model
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinTextTemplate
@@ -55,6 +55,10 @@ class Space:
     template: PinTextTemplate
     recipe: Mapping[str, Any]
     """Encoding recipe of the first run; device and precision are no part of the fingerprint."""
+    query_model: str = ""
+    """Folder of the query tower where it is another model than the pin tower; else empty."""
+    bundle: str = ""
+    """Student bundle of the repository that holds the towers; empty where they lie elsewhere."""
     tower: str = ""
     """Fingerprint of the whole model where the space holds a cut of its vectors; else empty."""
     status: Status = Status.READY
@@ -70,6 +74,27 @@ class Space:
     def whole_fingerprint(self) -> str:
         """Fingerprint of the model whose vectors, whole or cut, the space holds."""
         return self.tower or self.model_fingerprint
+
+    @property
+    def query_fingerprint(self) -> str:
+        """Fingerprint of the tower that makes query vectors, unless a client brings another one that is accepted."""
+        return self.query_towers[0] if self.query_model else self.model_fingerprint
+
+    @property
+    def whole_query_fingerprint(self) -> str:
+        """Fingerprint of the model whose vectors, whole or cut, the queries get."""
+        return self.query_towers[0] if self.query_model else self.whole_fingerprint
+
+    def check_pin_tower(self, fingerprint: str) -> None:
+        """Refuse a model that is not the one whose vectors the space holds.
+
+        :raises PinfeatherError: if ``fingerprint`` is not :attr:`model_fingerprint`.
+        """
+        if fingerprint != self.model_fingerprint:
+            raise PinfeatherError(
+                f"Space {self.name} holds vectors of the tower {self.model_fingerprint}, not of {fingerprint}: use the "
+                "model that the space names, or make a space for this model (`pinfeather spaces create`)."
+            )
 
     def check_query_tower(self, fingerprint: str) -> None:
         """Refuse a query tower that this space was not made for.
@@ -125,7 +150,8 @@ def load_space(paths: RepoPaths, name: str) -> Space:
         template = PinTextTemplate.from_json(data.pop("template"))
         status = Status(data.pop("status", Status.READY))
         towers = tuple(data.pop("query_towers"))
-        return Space(**data, query_towers=towers, status=status, template=template)
+        space = Space(**data, query_towers=towers, status=status, template=template)
+        return _placed(space, paths.bundles / space.bundle) if space.bundle else space
     except (ValueError, TypeError, KeyError, PinfeatherError) as error:
         raise PinfeatherError(
             f"The manifest of space {name} at {path} cannot be read ({error!r}): put the file of a backup in "
@@ -141,7 +167,20 @@ def load_spaces(paths: RepoPaths) -> list[Space]:
 
 def save_space(paths: RepoPaths, space: Space) -> None:
     """Write the manifest as a whole; to change one that others may change too, use :func:`change_space`."""
-    write_json(paths.spaces / f"{space.name}.json", {**asdict(space), "template": space.template.to_json()})
+    data = {**asdict(space), "template": space.template.to_json()}
+    for key in ("query_model", "bundle"):
+        if not data[key]:
+            del data[key]  # so that a Pinfeather from before it was there reads the manifest
+    if space.bundle:  # its towers are named within it, so that the repository can be moved
+        folder = paths.bundles / space.bundle
+        data |= {key: str(Path(data[key]).relative_to(folder)) for key in ("model", "query_model") if key in data}
+    write_json(paths.spaces / f"{space.name}.json", data)
+
+
+def _placed(space: Space, bundle: Path) -> Space:
+    """``space`` with the folders of its towers in full."""
+    query = str(bundle / space.query_model) if space.query_model else ""
+    return replace(space, model=str(bundle / space.model), query_model=query)
 
 
 def change_space(paths: RepoPaths, name: str, change: Callable[[Space], Space]) -> Space:
@@ -258,12 +297,21 @@ def _not_dropping(space: Space) -> None:
         )
 
 
+BUNDLED = "bundle:"
+"""Before the name of a student where a model is asked for: its towers are meant."""
+
+
 def live_space(paths: RepoPaths, model: str | None = None) -> Space:
     """The space that the release names; before the first release, the one that a first run would make.
 
-    :param model: ``packaged`` or the folder of a model; must be the live space's own once there is one.
+    :param model: ``packaged``, the folder of a model or tower, or ``bundle:NAME``, the towers and the template of a
+        student, which is copied into the repository if it lies outside; must be the live space's own once there is one.
     :raises PinfeatherError: if ``model`` is not the one of the live space.
     """
+    if model is not None and model.startswith(BUNDLED):
+        from materialize.new_spaces import live_of_bundle
+
+        return live_of_bundle(paths, model.removeprefix(BUNDLED))
     if model not in (None, "packaged"):
         model = str(Path(str(model)).expanduser().absolute())
     release = current_release(paths)
@@ -276,7 +324,7 @@ def live_space(paths: RepoPaths, model: str | None = None) -> Space:
             )
         return space
     model = model or "packaged"
-    folder = ModelFolder.open(model)
+    folder = open_model(model)
     fingerprint = folder.fingerprint()
     return Space(
         name=space_name(model, fingerprint, DEFAULT_TEMPLATE),

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
+
+if TYPE_CHECKING:
+    from pinfeather.training import Judged
 
 EDITED, DELETED = 7, 3
 
@@ -62,17 +65,19 @@ def run_demo(folder: Path, pins: int, seed: int, tell: Tell, bar: Bar) -> Report
     :param bar: opened around the one long step; gives the callback (pins written, pins to write).
     :raises PinfeatherError: if ``folder`` holds a repository already, or a step does not do what it must.
     """
-    from embedders.encoder import load_encoder
+    from embedders.bundle_places import PRETRAINED
     from feature_repo.aggregates import aggregate
     from feature_repo.validation import validate
     from materialize.audit import audit
     from materialize.plan import plan
+    from materialize.promotion import promote
     from materialize.run import RunOptions, materialize
     from pinfeather.apply import apply_definitions
     from pinfeather.generate import NOW, generate_catalogue
     from pinfeather.init import init_repository
     from pinfeather.pipeline import fit_lexical
-    from pinfeather.training import Judged, cross_validate_judged, train_student
+    from pinfeather.training import Judged, cross_validate_judged
+    from pinfeather.training_student import train_student
 
     started = time.perf_counter()
     paths = init_repository(folder)
@@ -88,29 +93,48 @@ def run_demo(folder: Path, pins: int, seed: int, tell: Tell, bar: Bar) -> Report
     planned = plan(paths)
     cost = f"{planned.tokens:,} tokens, about {planned.estimated_seconds:.0f} s"
     tell(f"plan       {planned.texts_to_encode:,} texts, {cost}")
-    encoder = load_encoder("packaged")
-    tell(f"materialize  on {encoder.recipe.device} in {encoder.recipe.precision}: {encoder.recipe.reason}")
+    tell("materialize  with the towers of the pretrained student")
     with bar() as progress:
-        report.first = materialize(paths, RunOptions(encoder=encoder, progress=progress)).to_json()
+        options = RunOptions(
+            model=f"bundle:{PRETRAINED}", progress=progress, tell=lambda words: tell(f"{'':11}{words}")
+        )
+        report.first = materialize(paths, options).to_json()
     tell("materialize  again: nothing changed, so nothing is encoded")
-    report.second = materialize(paths, RunOptions(encoder=encoder)).to_json()
+    report.second = materialize(paths, RunOptions()).to_json()
+    tell("promote    the pretrained student, which scores until one is trained here")
+    promote(paths, str(report.first["space"]), bundle=PRETRAINED)
     tell(f"edit       {EDITED} pins, delete {DELETED}; validate, aggregate, plan, materialize")
     edit_pins(paths, seed)
     validate(paths)
     aggregate(paths, as_of=NOW)
     report.planned = plan(paths).to_json()
-    report.edited = materialize(paths, RunOptions(encoder=encoder)).to_json()
+    report.edited = materialize(paths, RunOptions()).to_json()
     tell("audit      source, ledger, vector log and store")
     report.audit = audit(paths).to_json()
     tell("train      the student's head on the judgments; evaluate it on queries it has not seen")
     fit_lexical(paths)
-    judged = Judged.read(paths, encoder)
-    report.evaluate = cross_validate_judged(judged, ("bm25", "zero-shot", "student"))
+    judged = Judged.read(paths)
+    report.evaluate = [
+        *cross_validate_judged(judged, ("bm25", "zero-shot", "student")),
+        _pretrained(judged),
+    ]
     report.bundle = train_student(judged)["bundle"]
     _must(report)
     report.seconds = time.perf_counter() - started
     report.peak_memory_mb = _peak_memory_mb()
     return report
+
+
+def _pretrained(judged: Judged) -> dict[str, Any]:
+    """Figures of the pretrained student, which never saw a judgment of this catalogue."""
+    from embedders.bundle import StudentBundle
+    from embedders.bundle_places import PRETRAINED, bundle_folder
+    from embedders.evaluation.evaluate import evaluate_scores
+    from embedders.training import score_pairs
+
+    pairs = judged.pairs
+    chances = score_pairs(pairs, StudentBundle.load(bundle_folder(PRETRAINED)), judged.encoder)
+    return evaluate_scores(pairs.name, PRETRAINED, pairs.queries, pairs.require_levels(), chances)
 
 
 def edit_pins(paths: RepoPaths, seed: int) -> tuple[list[str], list[str]]:

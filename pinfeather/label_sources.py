@@ -1,4 +1,4 @@
-"""Labels to train on, each with its time: judgments, a file, or what people did in the search log."""
+"""Labels to train on, each with its time: judgments, a file, what people did in the search log, or a teacher's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from feature_repo.history.tables import connected, count, files_sql
 from feature_repo.paths import RepoPaths
 from feature_repo.screening import Purpose, Screening
 from feature_repo.text import canonical_query
+from pinfeather.log_queries import judge_queries
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,7 +30,6 @@ ACTIONS = {"click": "'click', 'long_click'", "save": "'save'"}
 _OUTSIDE = "label_time: outside --since and --until"
 _NEVER = (0, 2**62)
 _DAY = 86_400 * 10**6
-_TEXTS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Labels:
 
     table: pa.Table
     columns: tuple[str, ...]
-    """``level`` (int64, 1 to 5), ``label`` (float64), or both."""
+    """``level`` (int64, 1 to 5), ``label`` (float64), or both, and whatever else the source says of a label."""
     source: str
     left_out: Counter[str]
     """Rows of the source that are no label, by reason."""
@@ -131,6 +131,24 @@ def from_log(paths: RepoPaths, action: str, since: datetime | None = None, until
     return _finished(table, ("label",), f"{action} in the search log of {paths.root.name}", log.left_out, repeat=True)
 
 
+def from_teacher(paths: RepoPaths, name: str) -> Labels:
+    """The newest label of every pair that a teacher labelled, with the time at which the pair was shown.
+
+    Columns are ``label`` (the expected level), the five probabilities, and the ``weight`` of the pair in its sample.
+
+    :param name: the teacher, or its version.
+    :raises UsageError: if there are no labels of it.
+    """
+    from pinfeather.labelling_store import PROBABILITIES, find_labels, read_labels
+
+    version = find_labels(paths, name)
+    table = read_labels(paths, version)
+    levels = [table[column].to_numpy().astype(np.float64) * level for level, column in enumerate(PROBABILITIES, 1)]
+    table = table.append_column("label", [np.sum(levels, axis=0)])
+    columns = ("label", *PROBABILITIES, "weight")
+    return _finished(table, columns, f"labels of {name}, teacher version {version}", Counter(), repeat=True)
+
+
 class _Log:
     """The search log cut down to the requests of a time, so that no more of it is looked at in Python or kept."""
 
@@ -185,31 +203,12 @@ class _Log:
 
     def _judge(self, con: duckdb.DuckDBPyConnection) -> None:
         """Table ``judged``: canonical form ``q`` of each query of ``near``, and the reason why it is left out."""
-        con.execute(
-            """CREATE TEMP TABLE raw AS SELECT query, count(*) AS n, row_number() OVER (ORDER BY query) AS number
-               FROM near GROUP BY query;
-               CREATE TEMP TABLE judged (query VARCHAR, q VARCHAR, reason VARCHAR)"""
+        judge_queries(
+            con,
+            "near",
+            lambda query: self._screening.reason(query, Purpose.QUERY),
+            lambda reason, rows: self._note(f"query: {reason}", rows),
         )
-        for start in range(0, count(con, "SELECT count(*) FROM raw"), _TEXTS):
-            found = con.execute(
-                f"SELECT query, n FROM raw WHERE number > {start} AND number <= {start + _TEXTS} ORDER BY number"
-            ).fetchall()
-            con.register("given", self._judged(found))
-            con.execute("INSERT INTO judged SELECT * FROM given")
-            con.unregister("given")
-
-    def _judged(self, queries: list[tuple[str, int]]) -> pa.Table:
-        import pyarrow as pa
-
-        columns: dict[str, list[str | None]] = {"query": [], "q": [], "reason": []}
-        for text, rows in queries:
-            query = canonical_query(text)
-            reason = self._screening.reason(query, Purpose.QUERY) if query else "empty"
-            for name, value in zip(columns, (text, query, reason), strict=True):
-                columns[name].append(value)
-            if reason:
-                self._note(f"query: {reason}", rows)
-        return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
     def _note(self, reason: str, rows: int) -> None:
         if rows:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BLUE, PALE, ORANGE, GREY, GREEN = "#2f6db3", "#a9c8e8", "#d9730d", "#6b7280", "#3a8f5c"
 """Figures, their spread, bounds and losses, talk, gains."""
 
-_STYLE = {
+STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
     "font.size": 10,
@@ -34,6 +34,7 @@ _STYLE = {
     "figure.constrained_layout.w_pad": 0.12,
     "figure.constrained_layout.h_pad": 0.1,
 }
+"""How every picture looks."""
 
 
 def load_pyplot() -> Any:
@@ -72,11 +73,11 @@ def draw_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
     drawn = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with plt.rc_context(_STYLE):
+        with plt.rc_context(STYLE):
             for name, draw in subjects.items():
                 figure = draw(plt, report)
                 path = folder / f"{name}.png"
-                _save(figure, path)
+                save_png(figure, path)
                 plt.close(figure)
                 drawn.append(path)
     except OSError as error:
@@ -84,7 +85,7 @@ def draw_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
     return drawn
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_png(figure: Any, path: Path) -> None:
     """Write a PNG of few colours, a quarter of the size, that is there only when it is whole."""
     from PIL import Image  # comes with matplotlib
 

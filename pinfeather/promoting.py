@@ -37,7 +37,7 @@ def judge_by_cosine(paths: RepoPaths, device: str = "auto", encoder: Encoder | N
         except NoJudgmentsError:
             return None
         names, groups = query_groups(pairs.queries)
-        queries = as_stored(encoders.of(space).encode(names))
+        queries = as_stored(encoders.of_queries(space).encode(names))
         pins = np.asarray(pairs.pin_vectors, np.float32)[pairs.pin_of]
         cosine = np.einsum("nd,nd->n", queries[groups], pins)
         scores = np.where(np.isnan(cosine), NO_VECTOR, cosine)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedders.bundle import StudentBundle
+from embedders.bundle_places import bundle_folder
 from embedders.evaluation.folds import query_groups
 from embedders.evaluation.pairs import PairSet
 from feature_repo.errors import PinfeatherError, UsageError
@@ -17,7 +18,7 @@ from feature_repo.lexical import LexicalStatistics, bm25_ranking
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE
 from feature_repo.switchboard import checked, lexical_off, template_without, text_read
-from materialize.releases import current_release, publish_release
+from materialize.releases import current_release
 from materialize.spaces import Space, live_space, load_space
 from pinfeather.judged import judged_pairs
 from pinfeather.pipeline import fit_lexical, read_blobs
@@ -71,8 +72,10 @@ class Judged:
         if reencode and text_read(template, off):
             pairs, template = replace(pairs, pin_vectors=None), template_without(template, off)
         statistics = _statistics(paths, off)
-        encoder = Encoders(device, given=encoder).of(space)
-        features = pair_features(pairs, encoder, template, statistics, progress, off)
+        encoders = Encoders(device, given=encoder)
+        encoder = encoders.of_queries(space)
+        pin_encoder = encoders.of(space) if pairs.pin_vectors is None else None
+        features = pair_features(pairs, encoder, template, statistics, progress, off, pin_encoder)
         return cls(paths, pairs, space, statistics, encoder, features, off)
 
 
@@ -95,61 +98,6 @@ def cross_validate_judged(
     return [{**row, "without": list(judged.without)} for row in rows]
 
 
-def train_student(judged: Judged, name: str | None = None, seed: int = 0, live: bool | None = None) -> dict[str, Any]:
-    """Fit the head on every judged pair and write the bundle; where it goes live, the next release names it.
-
-    A bundle of another space goes live with its space: `pinfeather promote SPACE --bundle NAME`. Sources that
-    ``judged`` was read without are off in the bundle for good; ``in_vectors`` names those that the vectors of the space
-    are made of all the same.
-
-    :param live: whether it goes live; None: if it is of the live space and no source is off, for a student without a
-        source is an experiment. ``release`` is None for one that does not.
-    :raises UsageError: if a bundle of that name exists (bundles are never overwritten), or ``live`` is asked of a
-        space that is not live.
-    """
-    from embedders.training import train_student_head
-
-    paths = judged.paths
-    of_live = live_space(paths).name == judged.space.name
-    if live and not of_live:
-        raise UsageError(
-            f"--live is for students of the live space: one of {judged.space.name} goes live with it, "
-            f"`pinfeather promote {judged.space.name} --bundle NAME`. Leave --live out."
-        )
-    name = name or _free_name(paths)
-    if Path(name).name != name or name.startswith("."):
-        raise UsageError(f"A bundle cannot be called {name!r}: give a plain name such as student-2.")
-    if (paths.bundles / name).exists():
-        raise UsageError(f"There is a bundle {name} in {paths.bundles} already: give another --name.")
-    head, training = train_student_head(
-        judged.pairs, judged.encoder, judged.space.template, judged.statistics, seed, features=judged.features
-    )
-    bundle = StudentBundle.make(
-        name,
-        head,
-        judged.statistics,
-        judged.space.template,
-        query_tower=judged.encoder.fingerprint,
-        spaces=(judged.space.name,),
-        metrics={},
-        training=training,
-        without=judged.without,
-    )
-    folder = bundle.save(paths.bundles / name)
-    if live is None:
-        live = of_live and not judged.without
-    release = publish_release(paths, bundle=name).number if live else None
-    return {
-        "bundle": name,
-        "folder": str(folder),
-        "space": judged.space.name,
-        "release": release,
-        **training,
-        "without": list(judged.without),
-        "in_vectors": list(text_read(judged.space.template, judged.without)),
-    }
-
-
 def _statistics(paths: RepoPaths, off: Sequence[str]) -> LexicalStatistics:
     """The release's snapshot, fitted now if it names none; with sources off, one of the catalogue without them."""
     if lexical := lexical_off(off):
@@ -159,7 +107,8 @@ def _statistics(paths: RepoPaths, off: Sequence[str]) -> LexicalStatistics:
     return LexicalStatistics.load(paths.lexical / f"{digest}.json")
 
 
-def _free_name(paths: RepoPaths) -> str:
+def free_name(paths: RepoPaths) -> str:
+    """The first of student-1, student-2 ... that is no bundle yet."""
     number = 1
     while (paths.bundles / f"student-{number}").exists():
         number += 1
@@ -187,51 +136,62 @@ def score_file(
     device: str = "auto",
     progress: Progress | None = None,
     without: Sequence[str] = (),
+    teacher_name: str | None = None,
 ) -> list[FileScores]:
     """Score the pairs of a file, each distinct text encoded once.
 
-    The student is ``bundle_name`` (a bundle of the repository, or a folder), else that of the release. It is not
-    trained anew for ``without``: the sources are masked, as are those that it was trained without. BM25 and zero-shot
-    know nothing of any student: their levels come from the repository's judgments, where it has any, and BM25's
-    statistics are the release's, else fitted on the file, without the sources that are off.
+    The student is ``bundle_name`` (a bundle of the repository, or a folder), else that of the release; one with towers
+    of its own reads their vectors. It is not trained anew for ``without``: the sources are masked, as are those that it
+    was trained without. BM25 and zero-shot know nothing of any student: their levels come from the repository's
+    judgments, where it has any, and BM25's statistics are the release's, else fitted on the file, without the sources
+    that are off.
 
-    :raises UsageError: if a bundle is named and no student asked for, or sources cannot be turned off.
-    :raises PinfeatherError: if there is no student, or it is not of the live space.
+    :param teacher_name: the teacher (of the repository, or a folder), as is ``bundle_name`` where no student is asked
+        for; None: the only one of the repository.
+    :raises UsageError: if a model is named and none of its kind asked for, or sources cannot be turned off.
+    :raises PinfeatherError: if there is no such student or teacher, or the student is not of the live space.
     """
-    from embedders.training import fit_statistics, pair_features, score_pairs
+    from embedders.training import bundle_features, fit_statistics, pair_features, score_pairs
+    from pinfeather.answers import named_models, teacher_answer
 
     asked = "student" in scorers
-    if bundle_name is not None and not asked:
-        raise UsageError("--bundle names a student, and none is asked for: add --scorer student, or leave it out.")
-    paths = RepoPaths.open(repo) if bundle_name is None or (Path(repo) / "feature_store.yaml").is_file() else None
+    own = (Path(repo) / "feature_store.yaml").is_file()
+    paths = RepoPaths.open(repo) if own or (bundle_name is None and teacher_name is None) else None
     off = checked(without)
-    bundle = _bundle(paths, bundle_name) if asked else None
-    encoder = _encoder(paths, bundle, device)
+    bundle_name, teacher = named_models(paths, scorers, bundle_name, teacher_name)
     answers: dict[str, FileScores] = {}
+    if teacher is not None:
+        answers["teacher"] = teacher_answer(pairs, teacher, device, progress, off)
+        if set(scorers) == {"teacher"}:
+            return [answers["teacher"]]
+    bundle = _bundle(paths, bundle_name) if asked else None
+    shared = bundle is None or not bundle.towers  # its vectors are those of the baselines, too
+    encoder = _encoder(paths, bundle, device) if shared else None
     features: PairFeatures | None = None
     if bundle is not None:
+        query = encoder or bundle.encoder("query", device)
         masked = checked({*off, *bundle.manifest.without})
-        template = template_without(bundle.template, off)
-        features = pair_features(pairs, encoder, template, bundle.statistics, progress, masked)
-        scored = score_pairs(pairs, bundle, encoder, features=features)
-        answers["student"] = FileScores("student", scored, None, masked)
-    if baselines := [scorer for scorer in scorers if scorer != "student"]:
+        pins = None if bundle.towers else _pin_encoder(paths, query, device)
+        features = bundle_features(pairs, bundle, query, progress, off, pins)
+        answers["student"] = FileScores("student", score_pairs(pairs, bundle, query, features=features), None, masked)
+    if baselines := [scorer for scorer in scorers if scorer not in ("student", "teacher")]:
         plain = live_space(paths).template if paths else bundle.template if bundle else DEFAULT_TEMPLATE
         release = current_release(paths) if paths else None
         statistics = _statistics(paths, off) if paths and release and release.lexical else fit_statistics(pairs, off)
-        if features is not None and bundle is not None and plain == bundle.template:  # their vectors serve here, too
+        encoder = encoder or _encoder(paths, None, device)
+        if features is not None and bundle is not None and shared and plain == bundle.template:
             features = replace(features, bm25=_bm25(pairs, statistics, off))
         else:
-            features = pair_features(pairs, encoder, template_without(plain, off), statistics, progress, off)
-        judged = _judgments(paths, encoder, off) if paths else None
+            template, pins = template_without(plain, off), _pin_encoder(paths, encoder, device)
+            features = pair_features(pairs, encoder, template, statistics, progress, off, pins)
+        judged = _judgments(paths, off, device) if paths else None
         answers |= {scorer: _baseline(scorer, features, judged, off) for scorer in baselines}
     return [answers[scorer] for scorer in scorers]
 
 
 def _bundle(paths: RepoPaths | None, name: str | None) -> StudentBundle:
     if name is not None:
-        own = paths.bundles / name if paths else None
-        return StudentBundle.load(own if own and own.is_dir() and not Path(name).is_dir() else name)
+        return StudentBundle.load(bundle_folder(name, paths))
     release = current_release(paths) if paths else None
     if release and release.bundle and paths:
         return StudentBundle.load(paths.bundles / release.bundle)
@@ -250,13 +210,22 @@ def _encoder(paths: RepoPaths | None, bundle: StudentBundle | None, device: str)
         return load_encoder(
             "packaged", device=device, expected_fingerprint=bundle.manifest.query_tower if bundle else None
         )
-    encoder: Encoder = Encoders(device).of(live_space(paths))
+    encoder: Encoder = Encoders(device).of_queries(live_space(paths))
     if bundle and bundle.manifest.query_tower != encoder.fingerprint:
         raise PinfeatherError(
             f"Bundle {bundle.manifest.name} was trained with the query tower {bundle.manifest.query_tower}, the "
             f"live space has {encoder.fingerprint}: name a bundle of the live space."
         )
     return encoder
+
+
+def _pin_encoder(paths: RepoPaths | None, query: Encoder, device: str) -> Encoder | None:
+    """The pin tower of the live space, where it is another model than ``query``."""
+    from materialize.encoders import Encoders
+
+    if paths is None or live_space(paths).model_fingerprint == query.fingerprint:
+        return None
+    return Encoders(device).of(live_space(paths))
 
 
 def _bm25(pairs: PairSet, statistics: LexicalStatistics, off: Sequence[str]) -> np.ndarray:
@@ -271,9 +240,9 @@ def _bm25(pairs: PairSet, statistics: LexicalStatistics, off: Sequence[str]) -> 
     return scores
 
 
-def _judgments(paths: RepoPaths, encoder: Encoder, off: Sequence[str]) -> Judged | None:
+def _judgments(paths: RepoPaths, off: Sequence[str], device: str) -> Judged | None:
     try:
-        return Judged.read(paths, encoder, without=off)
+        return Judged.read(paths, device=device, without=off)
     except PinfeatherError:
         return None  # no judgments: the baselines rank, but have no levels
 

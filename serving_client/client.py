@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.board_text import Board
 from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
 from feature_repo.text import canonical_query
@@ -40,6 +41,7 @@ FRESH_SECONDS = 1.0
 """A request that begins so long after the last look looks for a newer publication."""
 
 _Hit = TypeVar("_Hit", SearchHit, NearHit)
+_Item = TypeVar("_Item")
 Wanted = str | Sequence[str] | None
 """One value, several of which any will do, or None for all."""
 
@@ -121,12 +123,19 @@ class PinClient:
             named = self._space(publication, space)
         return self._towers.embed_queries(named, texts)
 
-    def embed_boards(self, titles: Sequence[str], space: str = LIVE) -> Embeddings:
-        """Vectors of boards out of their titles, written as ``space`` writes a pin's board titles. Errors as above."""
-        texts = _texts("titles", titles)
+    def embed_boards(self, boards: Sequence[Board | str | Sequence[str]], space: str = LIVE) -> Embeddings:
+        """Vectors of boards, comparable with the pins of ``space``; ``ids`` are the titles.
+
+        They are made by the query tower: a board asks for pins as a query does, see :mod:`feature_repo.board_text`.
+        Found are all but those of which nothing is known. Errors as above.
+
+        :param boards: each a :class:`~feature_repo.board_text.Board`, its title alone, or a list of its title and the
+            titles of its pins.
+        """
+        named_boards = [_board(board) for board in _batch("boards", boards)]
         with self._publications.current() as publication:
             named = self._space(publication, space)
-        return self._towers.embed_boards(named, texts)
+        return self._towers.embed_boards(named, named_boards)
 
     def pin_embeddings(self, ids: Sequence[str], space: str = LIVE) -> Embeddings:
         """Vectors of pins as they are stored. Loads no model.
@@ -296,9 +305,21 @@ def _texts(name: str, values: Iterable[str]) -> list[str]:
 
     :raises UsageError: if one text was given instead of a batch.
     """
+    return [str(value) for value in _batch(name, values)]
+
+
+def _batch(name: str, values: Iterable[_Item]) -> Iterable[_Item]:
     if isinstance(values, str | bytes):
         raise UsageError(f"{name} takes a list, not one text: give [{values!r}].")
-    return [str(value) for value in values]
+    return values
+
+
+def _board(board: Board | str | Sequence[str]) -> Board:
+    """A board out of any form in which one may be given."""
+    if isinstance(board, Board):
+        return board
+    title, *titles = [board] if isinstance(board, str) else [str(text) for text in board] or [""]
+    return Board(title, tuple(titles))
 
 
 def _search_hit(scores: Scores, row: int) -> SearchHit:

@@ -256,8 +256,9 @@ def _missing(publication: Publication, scorer: Scorer, space: Space | None) -> s
     if bundle is None:
         return f"release {release.number} names no student bundle"
     manifest = bundle.manifest
-    if space.name not in manifest.spaces:
-        return f"bundle {manifest.name} reads {', '.join(manifest.spaces)}, not the live space {space.name}"
+    if not manifest.reads(space.name, space.model_fingerprint, space.template):
+        spaces = ", ".join(manifest.spaces) or "spaces of its own towers"
+        return f"bundle {manifest.name} reads {spaces}, not the live space {space.name}"
     if manifest.query_tower not in space.query_towers:
         return f"bundle {manifest.name} needs the query tower {manifest.query_tower}, which {space.name} does not take"
     return None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.pin_text import PinFields
-from feature_repo.text import canonical_query, normalise
+from feature_repo.board_text import Board, board_text
+from feature_repo.text import canonical_query
 from materialize.spaces import Space
 from serving_client.answers import Embeddings
 from serving_client.query_cache import QueryCache
@@ -36,18 +36,12 @@ class Towers:
         """Vectors of ``queries`` in their canonical form; an empty query has none."""
         return self._embed(space, [canonical_query(query) for query in queries])
 
-    def embed_boards(self, space: Space, titles: Sequence[str]) -> Embeddings:
-        """Vectors of boards: a title is written as the space's template writes the board titles of a pin."""
-        texts = []
-        for title in titles:
-            rendered = ""
-            if any(rule.name == "board_titles" for rule in space.template.rules):
-                rendered = space.template.render(PinFields(board_titles=(title,))).text
-            texts.append(rendered or normalise(title))
-        return self._embed(space, texts, tuple(titles))
+    def embed_boards(self, space: Space, boards: Sequence[Board]) -> Embeddings:
+        """Vectors of boards, whose texts :func:`feature_repo.board_text.board_text` makes, by the query tower."""
+        return self._embed(space, [board_text(board) for board in boards], tuple(board.title for board in boards))
 
     def _embed(self, space: Space, texts: Sequence[str], ids: tuple[str, ...] | None = None) -> Embeddings:
-        fingerprint = self._fitted(space, self._given).fingerprint if self._given else space.model_fingerprint
+        fingerprint = self._fitted(space, self._given).fingerprint if self._given else space.query_fingerprint
         space.check_query_tower(fingerprint)
         vectors = np.full((len(texts), space.dimension), np.nan, dtype=np.float32)
         known = self.cache.vectors(fingerprint, [text for text in texts if text], lambda new: self._encode(space, new))
@@ -66,23 +60,25 @@ class Towers:
         if self._given is not None:
             return self._fitted(space, self._given)
         with self._loading:
-            encoder = self._loaded.get(space.whole_fingerprint)
+            fingerprint = space.whole_query_fingerprint
+            encoder = self._loaded.get(fingerprint)
             if encoder is None:
                 from embedders.encoder import load_encoder
 
-                encoder = load_encoder(space.model, device=self.device, expected_fingerprint=space.whole_fingerprint)
-                self._loaded[space.whole_fingerprint] = encoder
+                model = space.query_model or space.model
+                encoder = load_encoder(model, device=self.device, expected_fingerprint=fingerprint)
+                self._loaded[fingerprint] = encoder
             return self._fitted(space, encoder)
 
     @staticmethod
     def _fitted(space: Space, encoder: Encoder) -> Encoder:
-        from materialize.encoders import fitted
+        from materialize.encoders import fitted_query
 
-        return fitted(space, encoder)
+        return fitted_query(space, encoder)
 
     def keep_only(self, spaces: Sequence[Space]) -> None:
         """Let go of the models, and of the vectors of every model, that none of ``spaces`` takes."""
-        models = {space.whole_fingerprint for space in spaces}
+        models = {space.whole_query_fingerprint for space in spaces}
         with self._loading:
             self._loaded = {name: each for name, each in self._loaded.items() if name in models}
         self.cache.keep_only({fingerprint for space in spaces for fingerprint in space.query_towers})

@@ -85,7 +85,7 @@ def save_chat(folder, seed=0):
 
 
 def _save(folder, model, processor):
-    from embedders.encoder import quiet_transformers
+    from embedders.backbone import quiet_transformers
 
     with quiet_transformers():
         model.save_pretrained(folder)

@@ -378,5 +378,5 @@ def test_progress_names_stages_and_ends_with_every_pin(tmp_path):
     put(paths, pins=[pin("p"), pin("q")])
     seen = []
     aggregate(paths, as_of=AS_OF, progress=lambda *step: seen.append(step))
-    assert seen[0] == ("pins", 1, 8)
+    assert seen[0] == ("pins", 1, 9)
     assert seen[-1] == ("lexical tokens", 2, 2)

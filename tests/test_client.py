@@ -14,6 +14,7 @@ import pytest
 from client_catalogue import WHEN, WordEncoder, copy_of
 
 from embedders.encoder import packaged_model_path
+from feature_repo.board_text import Board
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
 from materialize.releases import LIVE_EMBEDDING, current_release
@@ -83,11 +84,18 @@ def test_no_cache_encodes_every_time(built, tower):
     assert tower.encoded == ["fern", "fern"]
 
 
-def test_boards_are_written_as_a_pin_s_board_titles_are(client, tower):
-    boards = client.embed_boards(["Living room", ""])
-    assert boards.ids == ("Living room", "")
-    assert boards.found.tolist() == [True, False]
-    assert tower.encoded == ["boards: Living room"]
+def test_boards_ask_for_pins_as_queries_do(client, tower):
+    boards = client.embed_boards(["Living  Room", "", ["Sofas", "Velvet sofa", "Sofa bed", "sofa BED", "sofas"]])
+    assert boards.ids == ("Living  Room", "", "Sofas")
+    assert boards.found.tolist() == [True, False, True]
+    assert tower.encoded == ["living room", "sofas, sofa bed, velvet sofa"]
+    again = client.embed_boards([Board("", ("sofas",)), Board("SOFAS", ("sofa bed", "velvet sofa", "sofa bed"))])
+    assert (again.found.tolist(), again.model) == ([True, True], tower.fingerprint)
+    np.testing.assert_array_equal(again.vectors[1], boards.vectors[2])
+    np.testing.assert_array_equal(client.embed_queries(["Living room"]).vectors[0], boards.vectors[0])
+    assert tower.encoded[2:] == ["sofas"]
+    with pytest.raises(UsageError, match="takes a list"):
+        client.embed_boards("Living room")
 
 
 def test_another_query_tower_is_refused_before_anything_is_computed(built):

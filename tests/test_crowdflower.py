@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from feature_repo.validation import validate
-from pinfeather.importers.crowdflower import HELP, LEVEL_OF, import_crowdflower, plain_text
+from pinfeather.importers.crowdflower import HELP, LEVEL_OF, import_crowdflower
+from pinfeather.importers.markup import plain_text
 
 HEADER = ["id", "query", "product_title", "product_description", "median_relevance", "relevance_variance"]
 ROWS = [

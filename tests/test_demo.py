@@ -44,7 +44,7 @@ def test_the_demo_does_what_it_says_and_keeps_what_it_made(demo):
     faults = ("missing", "extra", "stale", "wrong_space", "corrupted", "ahead")
     assert [report["audit"][name] for name in faults] == [0] * 6
     assert report["evaluate"]["scorer"] == "student"
-    assert [one["scorer"] for one in report["baselines"]] == ["bm25", "zero-shot"]
+    assert [one["scorer"] for one in report["baselines"]] == ["bm25", "zero-shot", "pretrained"]
     assert report["evaluate"].keys() >= KEYS
     assert report["seconds"] > 0
     assert report["peak_memory_mb"] > 100

@@ -328,7 +328,7 @@ def truncate_weights(folder: Path) -> None:
         (truncate_weights, "cannot be loaded"),
         (lambda folder: edit_json(folder / "config.json", model_type="unheard-of"), "cannot be loaded"),
         (lambda folder: (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}'), "pools by"),
-        (lambda folder: (folder / "modules.json").write_text('[{"type": "a.Dense", "path": "2"}]'), "has modules"),
+        (lambda folder: (folder / "modules.json").write_text('[{"type": "a.LSTM", "path": "2"}]'), "has modules"),
         (lambda folder: (folder / "modules.json").write_text('{"no": "list"}'), "lists no modules"),
     ],
 )

@@ -228,6 +228,7 @@ def test_old_publications_go_once_unread(shop, encoder):
 
 STEPS = (
     "save_pending",
+    "erase_pairs",
     "record",
     "rewrite_tables",
     "forget_state",
@@ -342,6 +343,8 @@ PLANTS = {
     "aggregate state": lambda paths: plant_rows(paths.aggregates / "kept.parquet", query=QUERY),
     "history": lambda paths: plant_rows(paths.data / "history" / "1" / "pins.parquet", pin_id="p5"),
     "captions": lambda paths: plant_rows(paths.captions / "fp" / "a.parquet", image_sha256="image5", caption="x"),
+    "samples": lambda paths: plant_rows(paths.samples / "october.parquet", query=QUERY.upper(), pin_id="p1"),
+    "labels": lambda paths: plant_rows(paths.labels / "version" / "part-000001.parquet", query="oak", pin_id="p5"),
     "ledger": lambda paths: plant_ledger(paths, note=False),
     "run notes": lambda paths: plant_ledger(paths, note=True),
     "vector logs": plant_vector,

@@ -96,6 +96,7 @@ def test_row_has_the_keys_of_the_contract_and_is_json(judged):
     probabilities = np.eye(5)[np.clip(np.round(scores), 1, 5).astype(int) - 1]
     row = evaluate_scores("set", "scorer", queries, levels, probabilities, samples=50)
     keys = ["ndcg@20", "precision@8", "accuracy", "within_one", "auroc_3", "auroc_4", "auroc_5"]
+    keys += ["kappa", "calibration_error", "calibration_error_4"]
     assert set(row) == {"dataset", "scorer", "pairs", "queries", *keys, *(f"{key}_ci" for key in keys)}
     assert (row["pairs"], row["queries"]) == (300, 15)
     for key in keys:
@@ -129,15 +130,24 @@ def test_paired_differences_are_zero_against_itself_and_significant_against_nois
     queries, levels, scores = judged
     good = measure(queries, levels, scores=scores, samples=100)
     noise = measure(queries, levels, scores=np.random.default_rng(0).normal(size=300), samples=100)
-    assert compare(good, good)["auroc_4"] == {"difference": 0.0, "ci": [0.0, 0.0], "p": 1.0}
-    better = compare(good, noise)["auroc_4"]
+    same = compare(good, good)["auroc_4"]
+    assert same == {"difference": 0.0, "ci": [0.0, 0.0], "p": 1.0, "significant": False}
+    better, worse = compare(good, noise)["auroc_4"], compare(noise, good)["auroc_4"]
     assert better["ci"][0] > 0
-    assert better["p"] == 0
+    assert worse["ci"] == pytest.approx([-better["ci"][1], -better["ci"][0]])
+    assert better["significant"] is worse["significant"] is True
+    assert better["p"] == worse["p"] == pytest.approx(2 / 101)  # the least that 100 draws can say
+    assert compare(good, good)["accuracy"] == {"difference": None, "ci": None, "p": None, "significant": None}
 
 
 @pytest.mark.parametrize(
     ("levels", "scores", "words"),
-    [([0, 5], [1, 2], "Level 0 in row 1"), ([1], [1, 2], "2 queries but 1 levels"), ([1, 5], [1, np.nan], "NaN")],
+    [
+        ([0, 5], [1, 2], "Level 0 in row 1"),
+        ([1, 6], [1, 2], "Level 6 in row 2"),
+        ([1], [1, 2], "2 queries but 1 levels"),
+        ([1, 5], [1, np.nan], "NaN"),
+    ],
 )
 def test_unusable_input_is_refused_with_the_reason(levels, scores, words):
     with pytest.raises(PinfeatherError, match=words):

@@ -320,7 +320,7 @@ def test_the_command_prints_and_draws_the_report(paths, pinfeather, tmp_path):
 
 def test_no_plot_holds_the_cut_text_against_a_budget_that_no_text_is_cut_by(paths, monkeypatch, tmp_path):
     drawn = {}
-    monkeypatch.setattr("pinfeather.plots._save", lambda figure, path: drawn.update({path.stem: figure}))
+    monkeypatch.setattr("pinfeather.plots.save_png", lambda figure, path: drawn.update({path.stem: figure}))
     report = make_report(write_views(paths, some_pins(60, 1)), now=NOW).data
     draw_report(report, tmp_path)
     *fields, text = drawn["lengths"].axes

@@ -62,6 +62,8 @@ PLACES = (
     "views/.pin_text.parquet.{}.part",
     "aggregates/.log.json.part",
     "erasures/.pending.json.{}.part",
+    "samples/.october.parquet.{}.tmp",
+    "labels/version/.part-000001.parquet.{}.tmp",
     ".past-HOST-{}-x1y2_z/valid/pins.parquet",
     ".spill-HOST-{}-abcdefgh/pins.parquet",
     ".join-HOST-{}-abcdefgh/data/views/pin_text.parquet",

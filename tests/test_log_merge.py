@@ -225,6 +225,17 @@ def test_a_merge_reads_only_the_new_file_and_nothing_new_reads_none(paths):
     check_equals_full(paths, again)
 
 
+def test_a_merge_looks_at_no_visit_of_days_that_nothing_came_to(paths):
+    two_days(paths)
+    (old,) = paths.aggregates.glob("visits-*.parquet")
+    data = old.read_bytes()
+    footer = 8 + int.from_bytes(data[-8:-4], "little")
+    old.write_bytes(bytes(len(data) - footer) + data[-footer:])  # people, requests, best visits: told without it
+    report = run(paths, 48)
+    assert report.log == "merged"
+    check_equals_full(paths, report)
+
+
 def test_other_files_or_rules_are_counted_in_full(paths):
     two_days(paths)
     changed = "a.parquet is not the file that was counted"

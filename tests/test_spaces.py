@@ -262,7 +262,7 @@ def test_a_space_of_another_model_refuses_this_encoder(hats, encoder):
         CutEncoder(encoder, 384)
     with pytest.raises(UsageError, match="between 1 and 383"):
         create_space(hats.paths, dimension=384)
-    with pytest.raises(PinfeatherError, match="takes query vectors of the towers"):
+    with pytest.raises(PinfeatherError, match="holds vectors of the tower"):
         run(hats.put("p1", "cap"), Stranger())
 
 

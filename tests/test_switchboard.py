@@ -29,7 +29,8 @@ from feature_repo.switchboard import (
 from feature_repo.validation import validate
 from materialize.releases import current_release, publish_release
 from materialize.spaces import live_space
-from pinfeather.training import Judged, cross_validate_judged, score_file, train_student
+from pinfeather.training import Judged, cross_validate_judged, score_file
+from pinfeather.training_student import train_student
 from serving_client import PinClient
 
 pytest_plugins = ("client_repo",)

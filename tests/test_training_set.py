@@ -20,7 +20,7 @@ from feature_repo.history.features import EmbeddingLog
 from feature_repo.lexical import LexicalStatistics
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
 from feature_repo.text import canonical_query
-from pinfeather import label_sources
+from pinfeather import log_queries
 from pinfeather.init import init_repository
 from pinfeather.label_sources import from_file, from_log, judgments
 from pinfeather.training_set import (
@@ -316,8 +316,8 @@ def test_of_a_window_only_its_queries_are_looked_at(plain, monkeypatch):
         looked.append(text)
         return canonical_query(text)
 
-    monkeypatch.setattr(label_sources, "canonical_query", counting)
-    monkeypatch.setattr(label_sources, "_TEXTS", 2)
+    monkeypatch.setattr(log_queries, "canonical_query", counting)
+    monkeypatch.setattr(log_queries, "_TEXTS", 2)
     log = [row for number in range(9) for row in visit(f"hat {number}", "a", "u", number, "click")]
     log += [event("call +1 212 555 0100", "a", "u", at(4.5)), event("call +1 212 555 0101", "a", "u", at(7))]
     log.append(event("hat 2", "b", "u", at(3.5), request=f"u/hat 2/{at(2)}"))  # of a request before the window

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedders.backbone import quiet_transformers
 from embedders.captions.captioner import CaptionerError
 from embedders.captions.images import ImageRefused, require_pillow
 from embedders.captions.model import SENTENCE_KINDS, CaptionerFolder
-from embedders.encoder import quiet_transformers
 from embedders.recipe import choose_recipe
 from feature_repo.errors import UsageError
 

@@ -15,7 +15,8 @@ from typing import Any
 import xxhash
 
 from embedders.captions.captioner import CaptionerError, CaptionSettings
-from embedders.model_folder import CONFIG_NOISE, file_hash, read_json, weight_files
+from embedders.model_files import file_hash, read_json, weight_files
+from embedders.model_folder import CONFIG_NOISE
 
 CAPTIONER_VERSION = 1
 """Bumped by hand when the way from image to caption changes without a file changing; part of the fingerprint."""

@@ -24,7 +24,7 @@ def query_draws(queries: int, samples: int = SAMPLES, seed: int = 0) -> Ints:
     return generator.multinomial(queries, np.full(queries, 1.0 / queries), size=samples)
 
 
-def pair_weights(draws: Ints, groups: Ints) -> Iterator[Floats]:
+def pair_weights(draws: Ints | Floats, groups: Ints) -> Iterator[Floats]:
     """The draws spread over pairs, [some, n] at a time so that memory stays bounded."""
     step = max(1, _CELLS // max(1, len(groups)))
     for start in range(0, len(draws), step):

@@ -75,7 +75,7 @@ def auroc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = 
     return np.divide(wins, pairs, out=np.full(len(draws), np.nan), where=pairs > 0)
 
 
-def auroc_of_draws(positive: NDArray[np.bool_], scores: Floats, groups: Ints, draws: Ints) -> Floats:
+def auroc_of_draws(positive: NDArray[np.bool_], scores: Floats, groups: Ints, draws: Ints | Floats) -> Floats:
     """:func:`auroc` of every row of ``draws`` [B, Q], how often each query counts; same values, far less arithmetic.
 
     The wins of query q's positive pairs over query r's negative ones are counted once, [Q, Q]; a draw is then one

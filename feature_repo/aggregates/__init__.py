@@ -83,7 +83,7 @@ def aggregate(
     :raises UsageError: for a ``min_users`` or ``window_days`` below 1.
     :raises PinfeatherError: if something was erased meanwhile; nothing is replaced then.
     """
-    from feature_repo.aggregates import boards, captions, content, engagement, links, queries, relevance
+    from feature_repo.aggregates import boards, captions, content, engagement, links, pair_rows, queries, relevance
     from feature_repo.report.storage import note_run
 
     for name, value in (("min_users", min_users), ("window_days", window_days)):
@@ -105,8 +105,9 @@ def aggregate(
             ("captions", lambda: captions.write_captions(session)),
             ("boards", lambda: boards.write_board_titles(session, min_users)),
             ("search log", lambda: queries.read_log(session, log, moment - window_days * DAY, min_users)),
+            ("queries and pins", lambda: pair_rows.write_pairs(session, log)),
             ("engaged queries", lambda: queries.write_engaged_queries(session, log, min_users)),
-            ("queries", lambda: queries.write_query_views(session, log)),
+            ("queries", lambda: queries.write_query_stats(session, log)),
             ("engagement", lambda: engagement.write_engagement(session, log)),
         ]
         for number, (stage, run) in enumerate(stages, start=1):
@@ -114,6 +115,7 @@ def aggregate(
             _tell(progress, stage, number, len(stages))
         relevance.write_relevance(session, log, lambda done: _tell(progress, "lexical tokens", done, pins))
         left_out = _left_out(session) | {"search_log": log.left_out}
+        session.finish()
         with unless_erased(paths, erasures):
             session.commit()
             log.commit(session.source(relevance.VIEW))

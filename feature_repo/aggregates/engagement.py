@@ -7,6 +7,9 @@ change every pin whenever any pin is seen.
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from feature_repo.aggregates.log import Log
 from feature_repo.aggregates.session import Session
 
@@ -20,6 +23,11 @@ PRIOR_ENGAGED = 1.0
 def rate_sql(count: str, prior: float) -> str:
     """SQL of a smoothed rate of ``count`` over ``impressions``."""
     return f"(({count} + {prior}::DOUBLE) / (impressions + {PRIOR_IMPRESSIONS}))::FLOAT"
+
+
+def rates(count: npt.NDArray[np.int64], prior: float, shown: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The same rates, bit for bit, of arrays of one length: ``count`` of ``shown`` impressions."""
+    return ((count + prior) / (shown + PRIOR_IMPRESSIONS)).astype(np.float32)
 
 
 def write_engagement(session: Session, log: Log) -> None:

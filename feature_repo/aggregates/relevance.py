@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_repo.aggregates.log import Log
 from feature_repo.aggregates.session import Session, parquet
@@ -31,18 +32,18 @@ def write_relevance(session: Session, log: Log, progress: Callable[[int], None])
 
     def convert(batch: pa.RecordBatch) -> list[pa.Array]:
         nonlocal done
-        blobs = batch["tokens"].to_pylist()
-        fresh = batch.filter(batch["tokens"].is_null())
+        missing = batch["tokens"].is_null()
+        fresh = batch.filter(missing)
         columns = [fresh[name].to_pylist() for name in FIELDS]
-        made = (
+        made = [
             encode_blob(PinFields.from_row(dict(zip(FIELDS, values, strict=True))))
             for values in zip(*columns, strict=True)
-        )
-        blobs = [next(made) if blob is None else blob for blob in blobs]
+        ]
+        blobs = pc.replace_with_mask(batch["tokens"], missing, pa.array(made, batch["tokens"].type))
         done += len(batch)
         progress(done)
-        version = pa.array([LEXICAL_VERSION] * len(batch), pa.int64())
-        return [batch["pin_id"], pa.array(blobs, pa.binary()), version, batch["click_rate"], batch["save_rate"]]
+        version = pa.repeat(pa.scalar(LEXICAL_VERSION, pa.int64()), len(batch))
+        return [batch["pin_id"], blobs, version, batch["click_rate"], batch["save_rate"]]
 
     known = _known_tokens(session, log)
     texts = ", ".join(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -78,6 +79,9 @@ class Session:
         """A folder on the disk of the data that goes with the session."""
         self.con = _connect(resources, str(self.scratch))
         self._stack.callback(self.con.close)
+        self._beside = ThreadPoolExecutor(1, "source") if resources.threads != 1 else None
+        self._running: list[Future[None]] = []
+        self._left = False
 
     def open_tables(self) -> None:
         """Makes the ``raw_<table>`` views; an optional table that was never validated has none."""
@@ -137,24 +141,50 @@ class Session:
         key: str = "pin_id",
         convert: Callable[[pa.RecordBatch], list[pa.Array]] | None = None,
         rows: int = BATCH_ROWS,
-        dictionary: list[str] | bool = True,
     ) -> None:
         """Writes the source of ``view`` in the order of ``key``; :meth:`commit` puts it in place.
 
         :param sql: gives the view's columns in order, then the latest contributing time in microseconds.
         :param convert: makes the view's columns out of a batch of ``rows`` where SQL cannot.
-        :param dictionary: columns in which it is worth while to look for repeated values; default all.
         """
-        schema = VIEW_SCHEMAS[view]
+        batches = self.batches(f"SELECT * FROM ({sql}) ORDER BY {key}", rows)
+        made = ([*(convert(batch) if convert else batch.columns[:-1]), batch.columns[-1]] for batch in batches)
+        self.encode(view, made)
+
+    def encode(
+        self,
+        view: str,
+        batches: Iterable[list[pa.Array]],
+        dictionary: list[str] | bool = True,
+        beside: bool = False,
+    ) -> None:
+        """Writes the source of ``view``, each batch a row group; :meth:`commit` puts it in place.
+
+        :param batches: the view's columns in order, then the latest contributing time in microseconds.
+        :param dictionary: columns in which it is worth while to look for repeated values; default all.
+        :param beside: in a thread of its own, which :meth:`finish` waits for. Then ``batches`` leave DuckDB alone.
+        """
         part = self._part(view)
         self.rows[view] = 0
+        if beside and self._beside:
+            self._running.append(self._beside.submit(self._encode, part, view, batches, dictionary))
+        else:
+            self._encode(part, view, batches, dictionary)
+
+    def _encode(self, part: Path, view: str, batches: Iterable[list[pa.Array]], dictionary: list[str] | bool) -> None:
+        schema = VIEW_SCHEMAS[view]
         with pq.ParquetWriter(part, schema, compression="zstd", use_dictionary=dictionary) as writer:
-            for batch in self.batches(f"SELECT * FROM ({sql}) ORDER BY {key}", rows):
-                arrays = convert(batch) if convert else batch.columns[:-1]
-                arrays = [*arrays, batch.columns[-1], batch.columns[-1]]
-                cast = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
+            for arrays in batches:
+                if self._left:
+                    break
+                cast = [array.cast(field.type) for array, field in zip([*arrays, arrays[-1]], schema, strict=True)]
                 writer.write_batch(pa.RecordBatch.from_arrays(cast, schema=schema))
-                self.rows[view] += len(batch)
+                self.rows[view] += len(cast[0])
+
+    def finish(self) -> None:
+        """Waits for the sources that are written beside the others."""
+        for writing in self._running:
+            writing.result()
 
     def _part(self, view: str) -> Path:
         """Where the source of ``view`` is written before it is put in place."""
@@ -168,6 +198,7 @@ class Session:
 
     def commit(self) -> None:
         """Puts every written source in place."""
+        self.finish()
         for view, part in self._parts.items():
             os.replace(part, self.source(view))
 
@@ -177,6 +208,9 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left = True
+        if self._beside:
+            self._beside.shutdown()  # before its files are removed
         self._stack.close()
         if error is not None and type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb"):
             raise PinfeatherError(

@@ -85,6 +85,8 @@ def check(paths: RepoPaths, subjects: Subjects, lock_timeout: float = 10.0) -> l
         ("aggregate state", lambda place: _aggregates(paths, subjects, looked, place)),
         ("history", lambda place: _history(paths, looked, place)),
         ("captions", lambda place: _captions(paths, subjects, looked, place)),
+        ("samples", lambda place: _tables(paths, paths.samples, looked, place)),
+        ("labels", lambda place: _tables(paths, paths.labels, looked, place)),
         ("ledger", lambda place: _ledger(paths, looked, place)),
         ("run notes", lambda place: _notes(paths, looked, place)),
         ("vector logs", lambda place: _vector_logs(paths, looked, place)),
@@ -183,6 +185,7 @@ def _history(paths: RepoPaths, looked: Erasures, place: Place) -> None:
 
 _SCANNED = frozenset(
     {"raw", "valid", "rejected", "views", "aggregates", "captions", "ledger", "vectors", "online", "erasures"}
+    | {"samples", "labels"}
 )
 
 
@@ -294,6 +297,10 @@ def _manifests(paths: RepoPaths, subjects: Subjects, place: Place) -> None:
     for file in files_under(paths.data, "*.json"):
         if file.is_relative_to(paths.raw) or file.is_relative_to(paths.erasures) or "publications" in file.parts:
             continue
+        if file.is_relative_to(paths.bundles) and "towers" in file.relative_to(paths.bundles).parts:
+            continue  # vocabularies of tokenizers, which were there before any user
+        if file.parent == paths.samples or file.is_relative_to(paths.labels):
+            continue  # notes of settings and counts: no user, pin or query is in them
         try:
             text = file.read_bytes()
         except FileNotFoundError:

@@ -1,8 +1,9 @@
 """An erasure from the list of what must not come back to the last old publication; killed anywhere, it can be repeated.
 
-The order: note the pins concerned, record the names, rewrite the tables, aggregate anew, doubt online rows that name
-it, run over every space, take away vectors of older texts, fit the statistics again, publish, drop what was published
-before, delete what killed processes left. What is noted goes last, so the same command ends what a kill left.
+The order: note the pins concerned, rewrite samples and labels, record the names, rewrite the tables, aggregate anew,
+doubt online rows that name it, run over every space, take away vectors of older texts, fit the statistics again,
+publish, drop what was published before, delete what killed processes left. What is noted goes last, so the same command
+ends what a kill left.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from embedders.bundle import MANIFEST
 from feature_repo.aggregates import aggregate, forget_state
+from feature_repo.erased_pairs import erase_pairs
 from feature_repo.erased_tables import erase_captions, find_traces, rewrite_tables, unborne
 from feature_repo.erasures import Erasures, Subjects, record, tables_locked
 from feature_repo.history import forget_history
@@ -49,7 +51,7 @@ class EraseReport:
     resumed: bool = False
     """Whether an erasure that was begun before was ended by this one."""
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows that left the valid and rejected tables, by table."""
+    """Rows that left the valid and rejected tables, by table, and those that left samples and labels."""
     captions: int = 0
     """Captions made here that left."""
     pins: int = 0
@@ -149,8 +151,9 @@ def _rewrite(
         pending = begun | named
         pending = replace(pending, touched=pending.touched - pending.pins)
         save_pending(paths, pending)
+        pairs = erase_pairs(paths, [listed, Erasures.of(subjects)])  # while rows tell who asked what
         erasures, report.recorded = record(paths, replace(subjects, images=traces.images))
-        report.rows = rewrite_tables(paths, erasures)
+        report.rows = {**pairs, **rewrite_tables(paths, erasures)}
         if paths.captions.is_dir():
             with caption_lease(paths, options.lock_timeout):
                 report.captions = erase_captions(paths, erasures)

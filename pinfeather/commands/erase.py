@@ -67,10 +67,11 @@ def erase_command(
 ) -> None:
     """Erase users, pins or queries from everything that is derived from the raw tables, publish, and keep them away.
 
-    They leave valid and rejected tables, aggregates, online rows, every space and its vector log, judgments and
-    captions, and titles or queries that then stand on too few people leave with them. Only keyed hashes stay, in
-    data/erasures, so that `validate` drops the rows when they come again. data/raw and the tables that it is made of
-    are yours: delete them there, but afterwards. A killed erasure is ended by the same command, or one without names.
+    They leave valid and rejected tables, aggregates, online rows, every space and its vector log, judgments,
+    captions, samples and labels, and titles or queries that then stand on too few people leave with them. Only
+    keyed hashes stay, in data/erasures, so that `validate` drops the rows when they come again. data/raw and the
+    tables that it is made of are yours: delete them there, but afterwards. A killed erasure is ended by the same
+    command, or one without names.
 
     A name that no row bears is recorded all the same, and named, as it may be misspelled: --forget takes it out of the
     list again, and the next `validate` brings the rows back that data/raw has. Were the rows deleted from data/raw

@@ -32,6 +32,12 @@ from pinfeather.output import emit_json, progress, say, table
     help="Instead: every pin that was shown, label 1 where people did this.",
 )
 @click.option(
+    "--from-teacher",
+    metavar="NAME",
+    show_envvar=True,
+    help="Instead: the pairs that this teacher (by name or version) labelled, with its five probabilities.",
+)
+@click.option(
     "--every",
     default=1,
     show_default=True,
@@ -66,6 +72,7 @@ def examples_command(
     out: str,
     labels_file: str | None,
     from_log: str | None,
+    from_teacher: str | None,
     every: int,
     since: str | None,
     until: str | None,
@@ -87,13 +94,15 @@ def examples_command(
       pinfeather train examples --repo my_repo --out train.parquet
       pinfeather train examples --repo my_repo --out clicks.parquet --from-log click --every 7 --until 2026-10-01
       pinfeather train examples --repo my_repo --out train.parquet --labels labels.csv --vectors --json
+      pinfeather train examples --repo my_repo --out soft.parquet --from-teacher teacher-1
     """
     from materialize.spaces import live_space, load_space
     from pinfeather import label_sources
     from pinfeather.training_set import TrainingSetOptions, build_training_set, check_out
 
-    if labels_file and from_log:
-        raise UsageError("--labels and --from-log are two sources of labels: give one of them, or none.")
+    named = {"--labels": labels_file, "--from-log": from_log, "--from-teacher": from_teacher}
+    if len(given := [option for option, value in named.items() if value]) > 1:
+        raise UsageError(f"{' and '.join(given)} are {len(given)} sources of labels: give one of them, or none.")
     for name in () if vectors else ("device", "precision"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise UsageError(f"--{name} is of the model that --vectors runs: give --vectors as well, or leave it out.")
@@ -104,6 +113,8 @@ def examples_command(
     space = load_space(paths, template_from) if template_from else live_space(paths)
     if from_log:
         labels = label_sources.from_log(paths, from_log, start, end)
+    elif from_teacher:
+        labels = label_sources.from_teacher(paths, from_teacher).between(start, end)
     else:
         labels = label_sources.from_file(path) if path else label_sources.judgments(paths)
         labels = labels.between(start, end)

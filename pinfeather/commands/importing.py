@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import click
 
 from feature_repo.paths import RepoPaths
-from pinfeather.importers.crowdflower import HELP
+from pinfeather.importers import crowdflower, esci, homedepot, wands
 from pinfeather.options import json_option
 from pinfeather.output import emit_json, say, table
 
-_EXAMPLES = """Examples:
-  pinfeather import crowdflower train.csv crowdflower
-  pinfeather validate --repo crowdflower
-"""
+Importer = Callable[[Path, Path], dict[str, int]]
 
 
 @click.group("import")
@@ -20,25 +20,67 @@ def import_command() -> None:
     """Turn a public data set into raw tables and judgments of a repository."""
 
 
-@import_command.command("crowdflower", help=f"{HELP}\n\n\b\n{_EXAMPLES}")
+def _help(text: str, name: str, path: str) -> str:
+    """The importer's own text, with examples."""
+    return f"{text}\n\n\b\nExamples:\n  pinfeather import {name} {path} {name}\n  pinfeather validate --repo {name}\n"
+
+
+@import_command.command("crowdflower", help=_help(crowdflower.HELP, "crowdflower", "train.csv"))
 @click.argument("path")
 @click.argument("directory", metavar="DIR")
 @json_option
 def crowdflower_command(path: str, directory: str, as_json: bool) -> None:
-    """Import CrowdFlower's graded pairs; the help is the importer's own text."""
-    from pathlib import Path
+    """Import CrowdFlower's graded pairs."""
+    _import("CrowdFlower", crowdflower.import_crowdflower, path, directory, as_json)
 
-    from pinfeather.importers.crowdflower import import_crowdflower
+
+@import_command.command("homedepot", help=_help(homedepot.HELP, "homedepot", "train.csv.zip"))
+@click.argument("path")
+@click.argument("directory", metavar="DIR")
+@json_option
+def homedepot_command(path: str, directory: str, as_json: bool) -> None:
+    """Import Home Depot's graded pairs."""
+    _import("Home Depot", homedepot.import_homedepot, path, directory, as_json)
+
+
+@import_command.command("esci", help=_help(esci.HELP, "esci", "--locale es shopping_queries_dataset"))
+@click.argument("path")
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--locale",
+    "locales",
+    type=click.Choice(list(esci.LANGUAGES)),
+    multiple=True,
+    show_envvar=True,
+    help="Only this locale; may be repeated. Without it all three are taken: 1.8 million products.",
+)
+@json_option
+def esci_command(path: str, directory: str, locales: tuple[str, ...], as_json: bool) -> None:
+    """Import Amazon's graded pairs."""
+    wanted = locales or tuple(esci.LANGUAGES)
+    _import("ESCI", lambda source, raw: esci.import_esci(source, raw, wanted), path, directory, as_json)
+
+
+@import_command.command("wands", help=_help(wands.HELP, "wands", "WANDS/dataset"))
+@click.argument("path")
+@click.argument("directory", metavar="DIR")
+@json_option
+def wands_command(path: str, directory: str, as_json: bool) -> None:
+    """Import Wayfair's graded pairs."""
+    _import("WANDS", wands.import_wands, path, directory, as_json)
+
+
+def _import(title: str, importer: Importer, path: str, directory: str, as_json: bool) -> None:
     from pinfeather.init import init_repository
 
     paths = RepoPaths(Path(directory).expanduser().absolute())
     is_new = not (paths.root / "feature_store.yaml").is_file()
-    counts = import_crowdflower(Path(path), paths.raw)  # first: a file that cannot be read leaves nothing behind
+    counts = importer(Path(path), paths.raw)  # first: a file that cannot be read leaves nothing behind
     if is_new:
         init_repository(paths.root)
     if as_json:
         emit_json({"repo": str(paths.root), **counts})
         return
-    table("CrowdFlower", ["what", "count"], list(counts.items()))
+    table(title, ["what", "count"], list(counts.items()))
     say(f"Raw tables in {paths.raw}.")
     say(f"Next: validate, aggregate, apply, materialize, evaluate, each with --repo {directory}.")

@@ -35,7 +35,12 @@ from pinfeather.output import emit_json, say, table
     "--sample", default=200, show_default=True, type=click.IntRange(1), show_envvar=True, help="Pins compared."
 )
 @click.option("--seed", default=0, show_default=True, show_envvar=True, help="Of the sample.")
-@click.option("--bundle", metavar="NAME", show_envvar=True, help="Student of this space, to go live with it.")
+@click.option(
+    "--bundle",
+    metavar="NAME",
+    show_envvar=True,
+    help="Student of this space, to go live with it: its name or folder, or pretrained.",
+)
 @click.option("--no-bundle", is_flag=True, show_envvar=True, help="Go live without a student: rank by cosine.")
 @click.option("--force", is_flag=True, show_envvar=True, help="Promote although a check of the gate fails.")
 @device_option

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from feature_repo.errors import UsageError
 from pinfeather.options import device_option, json_option, repo_option
 from pinfeather.output import emit_json, say, table
 
@@ -198,7 +199,7 @@ def home_feed_command(
 
 
 @click.command("embed")
-@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.argument("texts", nargs=-1, metavar="[TEXT...]")
 @repo_option
 @click.option(
     "--what",
@@ -208,24 +209,36 @@ def home_feed_command(
     show_envvar=True,
     help="TEXT is a query, the id of a pin, or a board title.",
 )
+@click.option(
+    "--file",
+    metavar="FILE",
+    show_envvar=True,
+    help="Read one TEXT a line from here (- is stdin). A board may be a JSON list: its title, then titles of its pins.",
+)
 @click.option("--space", default="live", show_default=True, show_envvar=True, help="live, a public or a physical name.")
 @device_option
 @json_option
-def embed_command(texts: tuple[str, ...], repo: str, what: str, space: str, device: str, as_json: bool) -> None:
+def embed_command(
+    texts: tuple[str, ...], repo: str, what: str, file: str | None, space: str, device: str, as_json: bool
+) -> None:
     """Vectors of queries, boards or pins, with the space they belong to.
+
+    Queries and boards go through the query tower of the space, so that pins can be looked for with both. JSON: {space,
+    model, ids, found, vectors}.
 
     \b
     Examples:
       pinfeather embed "green velvet sofa" --repo my_repo --json
       pinfeather embed PIN_ID --what pin --json
+      pinfeather embed --what board --file boards.txt --json
     """
+    from pinfeather.texts import texts_to_embed
     from serving_client import PinClient
 
-    if any(not text.strip() for text in texts):
-        raise UsageError("A TEXT is empty: give the words of a query or board, or the id of a pin.")
+    asked = texts_to_embed(texts, file, boards=what == "board")
     with PinClient(repo, device=device) as client:
-        ask = {"query": client.embed_queries, "pin": client.pin_embeddings, "board": client.embed_boards}[what]
-        got = ask(texts, space)
+        ask: Any = {"query": client.embed_queries, "pin": client.pin_embeddings, "board": client.embed_boards}[what]
+        got = ask(asked, space)
     if as_json:
         emit_json({"space": got.space, "model": got.model, "ids": got.ids, "found": got.found, "vectors": got.vectors})
         return

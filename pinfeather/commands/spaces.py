@@ -59,7 +59,18 @@ def list_command(repo: str, as_json: bool) -> None:
 @spaces_command.command("create")
 @click.argument("name", required=False)
 @repo_option
-@click.option("--model", metavar="packaged|DIR", show_envvar=True, help="Default: the model of the live space.")
+@click.option(
+    "--model",
+    metavar="packaged|DIR",
+    show_envvar=True,
+    help="A model folder or a tower folder; default: the model of the live space.",
+)
+@click.option(
+    "--bundle",
+    metavar="NAME",
+    show_envvar=True,
+    help="Pin tower, query tower and template of this student: its name or folder, or pretrained.",
+)
 @without_option(TEXT_SOURCES, "Leave this source out of the pin text.")
 @click.option(
     "--dimension",
@@ -73,6 +84,7 @@ def create_command(
     name: str | None,
     repo: str,
     model: str | None,
+    bundle: str | None,
     without: tuple[str, ...],
     dimension: int | None,
     lock_timeout: float,
@@ -84,16 +96,24 @@ def create_command(
     Examples:
       pinfeather spaces create --repo my_repo --without caption
       pinfeather spaces create small --repo my_repo --dimension 128
+      pinfeather spaces create next --repo my_repo --bundle pretrained
     """
+    from materialize.new_spaces import untrained_cut
     from materialize.space_admin import create_space, describe
 
     paths = RepoPaths.open(repo)
-    space = create_space(paths, name, model=model, without=without, dimension=dimension, lock_timeout=lock_timeout)
+    space = create_space(
+        paths, name, model=model, without=without, dimension=dimension, bundle=bundle, lock_timeout=lock_timeout
+    )
+    if warning := untrained_cut(space):
+        say(f"Warning: {warning}")
     if as_json:
         emit_json({**describe(space, None, 0), "apply_needed": True})
         return
     say(f"Space {space.name}, dimension {space.dimension}, of {', '.join(r.name for r in space.template.rules)}.")
     say(f"Next: `pinfeather spaces backfill {space.name}`. `pinfeather apply` makes its Feast view.")
+    if space.bundle:
+        say(f"Then `pinfeather promote {space.name} --bundle {space.bundle}` takes both live.")
 
 
 @spaces_command.command("backfill")

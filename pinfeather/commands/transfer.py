@@ -1,4 +1,4 @@
-"""Commands that move vectors: export, restore."""
+"""Commands that move vectors and towers: export, restore."""
 
 from __future__ import annotations
 
@@ -46,6 +46,44 @@ def export_vectors_command(repo: str, since: int, space: str | None, out: str, a
     for file in done["files"].values():
         click.echo(file)
     say(f"Next time: --since {done['next_since']}.")
+
+
+@export_command.command("tower")
+@click.argument("bundle")
+@click.argument("out", metavar="OUT")
+@repo_option
+@click.option(
+    "--tower",
+    type=click.Choice(["query", "pin"]),
+    default="pin",
+    show_default=True,
+    show_envvar=True,
+    help="Which one; many students have one tower for both.",
+)
+@click.option(
+    "--merged", is_flag=True, show_envvar=True, help="Write a whole model, for programs that know no tower folders."
+)
+@json_option
+def export_tower_command(bundle: str, out: str, repo: str, tower: str, merged: bool, as_json: bool) -> None:
+    """Write a tower of a student BUNDLE (its name or folder, or pretrained) to the new folder OUT.
+
+    Without --merged it is the difference to its base model; with it, a folder in the layout of sentence-transformers,
+    whose vectors are the same to 1e-5 and whose fingerprint is another. Needs no repository for a folder or pretrained.
+    JSON: {bundle, tower, folder, fingerprint, dimension, merged}.
+
+    \b
+    Examples:
+      pinfeather export tower pretrained my_tower
+      pinfeather export tower student-2 my_model --tower query --merged --repo my_repo --json
+    """
+    from pinfeather.exporting import export_tower
+
+    done = export_tower(bundle, out, repo, tower, merged)
+    if as_json:
+        emit_json(done)
+        return
+    say(f"The {tower} tower of {done['bundle']}, {done['dimension']} dimensions, {done['fingerprint']}:")
+    click.echo(done["folder"])
 
 
 @click.command("restore")

@@ -31,8 +31,8 @@ model_option = click.option(
     "--model",
     envvar="PINFEATHER_MODEL",
     show_envvar=True,
-    metavar="packaged|DIR",
-    help="Model of the first space: the packaged MiniLM (default) or a sentence-transformers folder.",
+    metavar="packaged|DIR|bundle:NAME",
+    help="Model of the first space: the packaged MiniLM (default), a model or tower folder, or a student's towers.",
 )
 space_option = click.option(
     "--space", metavar="NAME", show_envvar=True, help="This space alone; default every space that is kept."

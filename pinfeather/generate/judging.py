@@ -18,7 +18,8 @@ SAMPLE = 300  # of a large pool, before languages are weighed
 CANDIDATES = {"on_target": 4, "same_topic": 5, "sibling": 3, "same_attribute": 2, "anything": 2}
 
 JUDGMENTS = pa.schema(
-    [("query", pa.string()), ("pin_id", pa.string()), ("level", pa.int64()), ("annotator", pa.string()),
+    [("query", pa.string()), ("pin_id", pa.string()), ("level", pa.int64()), ("level_mean", pa.float64()),
+     ("level_variance", pa.float64()), ("annotator", pa.string()),
      ("lang", pa.string()), ("guideline_version", pa.string()), ("event_timestamp", TIME)]
 )  # fmt: skip
 
@@ -112,6 +113,7 @@ def _annotate(
         pa.array([queries.texts[number] for number in query[row].tolist()], pa.string()),
         pa.array(world.ids[pin[row]].tolist(), pa.string()),
         pa.array(level, pa.int64()),
+        *(pa.nulls(len(row), pa.float64()) for _ in range(2)),  # every annotator has a row of his own
         pa.array([f"annotator-{number + 1:02d}" for number in who.tolist()], pa.string()),
         pa.array(lang, pa.string()),
         pa.array([GUIDELINE] * len(row), pa.string()),

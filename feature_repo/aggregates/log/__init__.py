@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from feature_repo.aggregates.log import coding, effects, totals
 from feature_repo.aggregates.log.merge import merge
@@ -87,14 +88,29 @@ class Log:
     def _sums(self) -> dict[str, int]:
         return self.facts.sums if self.facts else {}
 
-    def table(self, role: str) -> str:
-        """SQL that reads one of ``pairs``, ``crowds``, ``asks``, ``langs``, ``times``, ``pin_sums``."""
-        return totals.patched(self.state.now) if role == "pairs" else self.state.now(role)
+    def table(self, role: str, which: str = "") -> str:
+        """SQL that reads one of ``pairs``, ``crowds``, ``asks``, ``langs``, ``times``, ``pin_sums``.
+
+        :param which: a join that picks rows.
+        """
+        if role in totals.PATCHES:
+            return totals.patched(self.state.now, role, which)
+        return f"(SELECT * FROM {self.state.now(role)} {which})" if which else self.state.now(role)
 
     def holds(self, source: Path) -> bool:
         """Whether the kept digests belong to this view source, and may be used."""
         old = self.state.facts
         return self.reason != AS_ASKED and old is not None and old.relevance == identity(source) is not None
+
+    def follows(self, topics: list[Any]) -> bool:
+        """Whether this run merged, and the kept interests depend on the same topics of pins."""
+        old = self.state.facts
+        return self.reason is None and old is not None and old.topics == topics
+
+    def note_topics(self, topics: list[Any]) -> None:
+        """The interests of this run depend on these topics of pins."""
+        if self.facts:
+            self.facts.topics = topics
 
     def commit(self, relevance: Path) -> None:
         """What was counted is what the next run merges into.
@@ -153,10 +169,14 @@ def count_all(session: Session, state: State, files: list[Path], since: int) -> 
     state.replace(session, "bots", effects.bots(session, state.now("visits")))
     tables = (state.now("visits"), state.now("alive"), state.now("bots"))
     visits = effects.counted(*tables, since)
-    state.replace(session, "pairs", totals.pairs(visits))
-    state.replace(session, "pair_patch", f"FROM {state.now('pairs')} LIMIT 0")
-    state.replace(session, "crowds", totals.crowds(visits))
-    state.replace(session, "asks", totals.asks(visits, state.now("pairs")))
+    state.replace(session, "pairs", totals.in_order(totals.pairs(visits)))
+    for role in totals.SIGNED:
+        state.replace(session, role, totals.signed(role, visits))
+    state.replace(session, "crowds", totals.crowds(state.now("acts")))
+    for role, (patch, _) in totals.PATCHES.items():
+        state.replace(session, patch, f"FROM {state.now(role)} LIMIT 0")
+    numbers = (state.now(role) for role in ("query_people", "query_requests", "pairs"))
+    state.replace(session, "asks", totals.asks(*numbers))
     state.replace(session, "langs", totals.langs(visits))
     state.replace(session, "times", totals.times(state.now("visits")))
     state.replace(session, "pin_sums", totals.pin_sums(state.now("pairs")))

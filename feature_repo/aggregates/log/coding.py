@@ -110,13 +110,10 @@ def _add_queries(session: Session, log: str) -> None:
 def code_all(session: Session, state: State, files: list[Path]) -> None:
     """The visits of all valid files, chunk by chunk; those with rows in several chunks are one in the end."""
     for chunk in _chunks(files):
-        state.write(session, "visits", code_visits(session, chunk))
+        path = state.write(session, "visits", code_visits(session, chunk))
+        state.write(session, "requests", f"SELECT DISTINCT r FROM {parquet([path])}")
     if len(state.files["visits"]) > 1:
-        session.table(
-            "split",
-            f"""SELECT r FROM (SELECT DISTINCT r, filename FROM {state.now("visits", ", filename = true")})
-                GROUP BY r HAVING count(*) > 1""",
-        )
+        session.table("split", f"SELECT r FROM {state.now('requests')} GROUP BY r HAVING count(*) > 1")
         session.table(
             "met",
             f"""SELECT {VISIT}, {_MERGED} FROM {state.now("visits")} SEMI JOIN split USING (r)
@@ -129,20 +126,26 @@ def code_all(session: Session, state: State, files: list[Path]) -> None:
 def join_visits(session: Session, state: State, files: list[Path]) -> None:
     """The visits of new files beside the kept ones: tables ``met`` (kept visits that go on) and ``fresh``."""
     session.table("parts", code_visits(session, files))
-    state.keep("visits")
-    # Requests first, and alone: mostly no kept one goes on, and then no other column is read.
-    session.table("near", f"SELECT DISTINCT r FROM {state.now('visits')} SEMI JOIN parts USING (r)")
+    state.keep("visits", "requests")
+    # Requests first, and alone: mostly no kept one goes on, and then no visit is read.
+    session.table("near", f"SELECT DISTINCT r FROM {state.now('requests')} SEMI JOIN parts USING (r)")
+    state.write(session, "requests", "SELECT DISTINCT r FROM parts ANTI JOIN near USING (r)")
+    state.compact(session, "requests")
     none = "" if session.value("SELECT count(*) FROM near") else "LIMIT 0"
     kept = f"(SELECT * FROM {state.now('visits')} SEMI JOIN near USING (r) {none})"
     session.table("met", f"SELECT * FROM {kept} SEMI JOIN parts USING ({VISIT})")
-    session.table(
-        "fresh",
-        f"""SELECT {VISIT}, {_MERGED} FROM (SELECT * FROM parts UNION ALL BY NAME SELECT * FROM met)
-            GROUP BY {VISIT}""",
-    )
-    drop_met(session, state)
+    if session.value("SELECT count(*) FROM met"):
+        session.table(
+            "fresh",
+            f"""SELECT {VISIT}, {_MERGED} FROM (SELECT * FROM parts UNION ALL BY NAME SELECT * FROM met)
+                GROUP BY {VISIT}""",
+        )
+        drop_met(session, state)
+        session.con.execute("DROP TABLE parts")
+    else:
+        session.con.execute("ALTER TABLE parts RENAME TO fresh")
     state.write(session, "visits", "SELECT * FROM fresh")
-    session.con.execute("DROP TABLE parts; DROP TABLE near")
+    session.con.execute("DROP TABLE near")
 
 
 def drop_met(session: Session, state: State) -> None:

@@ -1,7 +1,8 @@
 """A few more files of the log: only what they touch is counted anew.
 
-Counts that add up are signed sums over the visits that go and come. Distinct people and requests, best visits of a day
-and latest times do not add up; for the keys that are touched they are looked up in the integers of all visits.
+Counts that add up are signed sums over the visits that go and come. Distinct people and requests and best visits of a
+day do not add up; they are told from numbers that do (``totals.SIGNED``), looked up for the keys that are touched. If
+the latest visit of a pair goes and others stay, the latest of these is looked up in the integers of all visits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from feature_repo.aggregates.session import Session
 Find = Callable[[str], str]
 
 _PATCHED = 4
-"""The patch of the pairs is worked into them once it is a quarter as long."""
+"""A patch is worked into its table once it is a quarter as long."""
 
 
 def merge(session: Session, state: State, files: list[Path], facts: Facts, since: int) -> dict[str, int]:
@@ -42,8 +43,8 @@ def merge(session: Session, state: State, files: list[Path], facts: Facts, since
         return effects.counted(picked, state.now("alive"), state.now("bots"), since)
 
     _merge_pairs(session, state, find)
-    _merge_crowds(session, state, find)
-    _merge_asks(session, state, find)
+    _merge_crowds(session, state)
+    _merge_asks(session, state)
     _merge_langs(session, state)
     _merge_times(session, state)
     state.compact(session, "visits")
@@ -135,7 +136,13 @@ def _add(session: Session, name: str, key: str, old: str, counts: Iterable[str])
 
 
 def _merge_pairs(session: Session, state: State, find: Find) -> None:
-    _add(session, "pairs", "q, p", totals.patched(state.before), totals.COUNTS)
+    _add(
+        session,
+        "pairs",
+        "q, p",
+        totals.patched(state.before, "pairs", "SEMI JOIN pairs_moves USING (q, p)"),
+        totals.COUNTS,
+    )
     if session.value("SELECT count(*) FROM touched_pairs WHERE stale"):
         session.con.execute(
             f"""UPDATE touched_pairs SET t = x.t
@@ -143,57 +150,97 @@ def _merge_pairs(session: Session, state: State, find: Find) -> None:
                       FROM ({find("SEMI JOIN (FROM touched_pairs WHERE stale) USING (q, p)")}) GROUP BY q, p) x
                 WHERE x.q = touched_pairs.q AND x.p = touched_pairs.p"""
         )
-    gone = ", ".join(f"0 AS {name}" for name in (*totals.COUNTS, "t"))
-    state.keep("pairs")
-    state.replace(
-        session,
-        "pair_patch",
-        f"""SELECT * FROM {state.before("pair_patch")} ANTI JOIN pairs_moves USING (q, p)
-            UNION ALL BY NAME SELECT * EXCLUDE (stale) FROM touched_pairs
-            UNION ALL BY NAME SELECT q, p, {gone} FROM pairs_moves ANTI JOIN touched_pairs USING (q, p)""",
+    _patch(session, state, "pairs", "pairs_moves", "SELECT * EXCLUDE (stale) FROM touched_pairs")
+    if _is_long(state, "pairs"):
+        _work_in(session, state, "pairs", totals.in_order(f"FROM {totals.patched(state.now, 'pairs')}"))
+
+
+def _merge_crowds(session: Session, state: State) -> None:
+    """Score and people add up over people, so of those who moved all acts are looked up, and of nobody else."""
+    _add_numbers(session, state, "acts")
+    session.table("touched_crowds", "SELECT DISTINCT q, p FROM acts_moves")
+    mine = f"{state.before('acts')} SEMI JOIN (SELECT q, p, u FROM acts_moves) USING (q, p, u)"
+    session.table("acts_were", totals.summed("acts", mine))
+    session.table("acts_are", totals.summed("acts", "(FROM acts_were UNION ALL FROM acts_moves)"))
+    numbers = ("score", "engaged", "users")
+    less, sums = (
+        ", ".join(form.format(name) for name in numbers) for form in ("-{0} AS {0}", "sum({0})::BIGINT AS {0}")
     )
-    if state.rows("pair_patch") * _PATCHED > state.rows("pairs"):
-        state.replace(session, "pairs", f"FROM {totals.patched(state.now)}")
-        state.replace(session, "pair_patch", f"FROM {state.now('pairs')} LIMIT 0")
-
-
-def _merge_crowds(session: Session, state: State, find: Find) -> None:
-    session.table("touched_crowds", f"SELECT DISTINCT q, p FROM moves WHERE {totals.ENGAGED}")
-    mine = find(f"SEMI JOIN touched_crowds USING (q, p) WHERE {totals.ENGAGED}")
-    state.replace(
+    _patch(
         session,
+        state,
         "crowds",
-        f"""SELECT * FROM {state.before("crowds")} ANTI JOIN touched_crowds USING (q, p)
-            UNION ALL BY NAME ({totals.crowds(mine)})""",
+        "touched_crowds",
+        f"""SELECT q, p, {sums}
+            FROM (SELECT * FROM {totals.patched(state.before, "crowds", "SEMI JOIN touched_crowds USING (q, p)")}
+                  UNION ALL BY NAME ({totals.crowds("acts_are")})
+                  UNION ALL BY NAME SELECT q, p, {less} FROM ({totals.crowds("acts_were")}))
+            GROUP BY q, p HAVING sum(engaged) > 0""",
     )
+    if _is_long(state, "crowds"):
+        _work_in(session, state, "crowds", f"FROM {totals.patched(state.now, 'crowds')}")
 
 
-def _merge_asks(session: Session, state: State, find: Find) -> None:
+def _patch(session: Session, state: State, role: str, touched: str, rows: str) -> None:
+    """The patch of a table, with ``rows`` for the keys of the table ``touched``; a key without a row counts 0."""
+    patch, _ = totals.PATCHES[role]
+    columns = [name for name, *_ in session.con.execute(f"DESCRIBE FROM {state.before(role)}").fetchall()]
+    none = ", ".join(f"0 AS {name}" for name in columns if name not in ("q", "p"))
+    session.table("patch_rows", rows)
+    state.keep(role)
+    state.replace(
+        session,
+        patch,
+        f"""SELECT * FROM {state.before(patch)} ANTI JOIN {touched} USING (q, p)
+            UNION ALL BY NAME FROM patch_rows
+            UNION ALL BY NAME SELECT q, p, {none} FROM {touched} ANTI JOIN patch_rows USING (q, p)""",
+    )
+    session.con.execute("DROP TABLE patch_rows")
+
+
+def _is_long(state: State, role: str) -> bool:
+    return state.rows(totals.PATCHES[role][0]) * _PATCHED > state.rows(role)
+
+
+def _work_in(session: Session, state: State, role: str, whole: str) -> None:
+    """One table in place of base and patch."""
+    state.replace(session, role, whole)
+    state.replace(session, totals.PATCHES[role][0], f"FROM {state.now(role)} LIMIT 0")
+
+
+def _add_numbers(session: Session, state: State, role: str) -> None:
+    """What the moves add to a signed table, which is ``<role>_moves``, comes to its files."""
+    session.table(f"{role}_moves", totals.signed(role, "FROM moves", "s"))
+    state.keep(role)
+    state.write(session, role, f"FROM {role}_moves")
+    state.compact(session, role, lambda files: totals.summed(role, files))
+
+
+def _merge_asks(session: Session, state: State) -> None:
     """A query gains a person or a request with the first visit that counts, and loses it with the last."""
-    for key, name in (("r", "searches"), ("u", "users")):
-        session.table(f"{key}_moves", f"SELECT q, {key}, sum(s) AS d FROM moves GROUP BY q, {key}")
-        mine = find(f"SEMI JOIN {key}_moves USING (q, {key})")
+    for role, key, name in (("query_requests", "r", "searches"), ("query_people", "u", "users")):
+        _add_numbers(session, state, role)
+        known = totals.summed(role, f"{state.before(role)} SEMI JOIN {role}_moves USING (q, {key})")
         session.table(
             f"{name}_moves",
-            f"""WITH present AS (SELECT q, {key}, count(*) AS n FROM ({mine}) GROUP BY q, {key})
-                SELECT q, sum((coalesce(n, 0) > 0)::INTEGER - (coalesce(n, 0) - d > 0)::INTEGER)::BIGINT AS {name}
-                FROM {key}_moves LEFT JOIN present USING (q, {key}) GROUP BY q""",
+            f"""SELECT q, sum((coalesce(k.n, 0) + m.n > 0)::INTEGER - (coalesce(k.n, 0) > 0)::INTEGER)::BIGINT AS {name}
+                FROM {role}_moves m LEFT JOIN ({known}) k USING (q, {key}) GROUP BY q""",
         )
     _add(session, "asks", "q", state.before("asks"), ("impressions", "clicks", "saves"))
     if session.value("SELECT count(*) FROM touched_asks WHERE stale"):
+        pairs = totals.patched(state.now, "pairs", "SEMI JOIN (FROM touched_asks WHERE stale) USING (q)")
         session.con.execute(
             f"""UPDATE touched_asks SET t = x.t
-                FROM (SELECT q, max(t) AS t FROM {totals.patched(state.now)}
-                      SEMI JOIN (FROM touched_asks WHERE stale) USING (q) GROUP BY q) x WHERE x.q = touched_asks.q"""
+                FROM (SELECT q, max(t) AS t FROM {pairs} GROUP BY q) x WHERE x.q = touched_asks.q"""
         )
     state.replace(
         session,
         "asks",
         f"""SELECT * FROM {state.before("asks")} ANTI JOIN asks_moves USING (q)
             UNION ALL BY NAME
-            SELECT a.* EXCLUDE (stale), coalesce(o.searches, 0) + s.searches AS searches,
-              coalesce(o.users, 0) + u.users AS users
-            FROM touched_asks a JOIN searches_moves s USING (q) JOIN users_moves u USING (q)
+            SELECT a.* EXCLUDE (stale), coalesce(o.searches, 0) + coalesce(s.searches, 0) AS searches,
+              coalesce(o.users, 0) + coalesce(u.users, 0) AS users
+            FROM touched_asks a LEFT JOIN searches_moves s USING (q) LEFT JOIN users_moves u USING (q)
               LEFT JOIN {state.before("asks")} o USING (q)""",
     )
 

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from feature_repo.lexical.tokens import LEXICAL_VERSION
 from feature_repo.paths import RepoPaths
 from feature_repo.text import TEXT_VERSION
 
-STATE_VERSION = f"1.{TEXT_VERSION}.{LEXICAL_VERSION}"
+STATE_VERSION = f"2.{TEXT_VERSION}.{LEXICAL_VERSION}"
 """Bumped when the files change their meaning, or the same log would give others."""
 
 NOTE = "state.json"
@@ -47,6 +47,8 @@ class Facts:
     """Name, size and time of change of each valid file."""
     sums: dict[str, int] = field(default_factory=dict)
     """Rows by what became of them."""
+    topics: list[Any] | None = None
+    """What the kept interests depend on beside the log."""
     relevance: list[int] | None = None
     """Size and time of change of the ``pin_relevance`` source that the digests belong to."""
 
@@ -109,10 +111,15 @@ class State:
         """SQL that reads the files of ``role`` as the last run left them."""
         return parquet(self.kept[role])
 
-    def compact(self, session: Session, role: str) -> None:
-        """Joins the last files while the one before is less than twice as long: n merges leave log n files."""
-        files = self.files[role]
-        rows = [pq.read_metadata(path).num_rows for path in files]
+    def compact(self, session: Session, role: str, join: Callable[[str], str] = "SELECT * FROM {}".format) -> None:
+        """Joins the last files while the one before is less than twice as long: n merges leave log n files.
+
+        :param join: gives the SQL of what files come to together.
+        """
+        found = [(path, pq.read_metadata(path).num_rows) for path in self.files[role]]
+        found = [(path, rows) for path, rows in found if rows] or found[:1]
+        files, rows = [path for path, _ in found], [count for _, count in found]
+        self.files[role] = files
         first = len(files) - 1
         total = rows[first] if files else 0
         while first > 0 and rows[first - 1] < 2 * total and rows[first - 1] + total <= _FILE_ROWS:
@@ -120,7 +127,7 @@ class State:
             total += rows[first]
         if first < len(files) - 1:
             self.files[role] = files[:first]
-            self.write(session, role, f"SELECT * FROM {parquet(files[first:])}")
+            self.write(session, role, join(parquet(files[first:])))
 
     def commit(self, facts: Facts) -> None:
         """Makes the files of this run the state, and removes all others."""

@@ -1,0 +1,185 @@
+"""Students trained as a whole: towers of a tiny transformer, separate or shared, and what the head has seen missing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tower_models import tiny_base
+
+from embedders.bundle import StudentBundle
+from embedders.encoder import load_encoder
+from embedders.evaluation.metrics import expected_level
+from embedders.evaluation.pairs import PairSet
+from embedders.losses import contrastive_loss, level_loss
+from embedders.relevance import SCALAR_NAMES
+from embedders.student_training import mixed, together, train_student_bundle
+from embedders.tower_training import TowerTraining, train_towers
+from embedders.training import fit_statistics, score_pairs
+from feature_repo.errors import PinfeatherError, UsageError
+from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
+
+pytest.importorskip("peft")
+WORDS = ("lamp", "chair", "rug", "vase", "shelf", "clock", "mirror", "table")
+
+
+def judged(count: int = 96, name: str = "words") -> PairSet:
+    """A query asks for a German word, a good title (5) has the English one, a bad title (1) another."""
+    german = dict(zip(WORDS, ("lampe", "stuhl", "teppich", "vase", "regal", "uhr", "spiegel", "tisch"), strict=True))
+    random = np.random.default_rng(0)
+    asked = [WORDS[row % 8] for row in range(count)]
+    same = random.random(count) < 0.5
+    titles = [
+        f"oak {word if good else WORDS[(WORDS.index(word) + 3) % 8]} {row % 5}"
+        for row, (word, good) in enumerate(zip(asked, same, strict=True))
+    ]
+    pins = [PinFields(title=title, board_titles=("living room",)) for title in titles]
+    return PairSet.from_rows(name, [german[word] for word in asked], pins, np.where(same, 5, 1))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return str(tiny_base(tmp_path_factory.mktemp("base") / "bert"))
+
+
+def fast(base: str, **changes) -> TowerTraining:
+    given = {"base": base, "dimension": 16, "nested": (16, 8), "rank": 4, "epochs": 20, "learning_rate": 1e-2}
+    return TowerTraining(**{**given, "batch_tokens": 400, "max_length": 32, **changes})
+
+
+def tower_gap(pairs: PairSet, query, pin) -> float:
+    """Mean cosine of good pairs minus that of bad ones."""
+    texts = [DEFAULT_TEMPLATE.render(each).text for each in pairs.pins]
+    cosine = (query.encode(list(pairs.queries)) * pin.encode([texts[row] for row in pairs.pin_of])).sum(axis=1)
+    return float(cosine[pairs.levels == 5].mean() - cosine[pairs.levels == 1].mean())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_towers_learn_what_the_words_do_not_say(base, tmp_path, shared):
+    pairs = judged()
+    before = load_encoder(base, "cpu", max_length=32)
+    places = train_towers(
+        pairs, tmp_path / "towers", DEFAULT_TEMPLATE, fit_statistics(pairs), fast(base, shared=shared), "cpu"
+    )
+    assert (places["query"] == places["pin"]) is shared
+    query, pin = (load_encoder(places[role], "cpu") for role in ("query", "pin"))
+    assert query.dimension == pin.dimension == 16
+    assert tower_gap(pairs, query, pin) > tower_gap(pairs, before, before) + 0.1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_interrupted_training_of_towers_goes_on_to_the_same_vectors(base, tmp_path):
+    pairs, how = judged(), fast(base, epochs=2, checkpoint_steps=2)
+    statistics = fit_statistics(pairs)
+    whole = train_towers(pairs, tmp_path / "whole", DEFAULT_TEMPLATE, statistics, how, "cpu")
+    from embedders.optimising import Checkpoint
+
+    saved = []
+    save = Checkpoint.save
+
+    def save_and_stop(self, *given):
+        save(self, *given)
+        saved.append(given)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_towers(pairs, tmp_path / "cut", DEFAULT_TEMPLATE, statistics, how, "cpu")
+    assert len(saved) == 1
+    assert not (tmp_path / "cut").exists()
+    again = train_towers(pairs, tmp_path / "cut", DEFAULT_TEMPLATE, statistics, how, "cpu")
+    texts = ["lampe", "oak lamp"]
+    vectors = [load_encoder(each["pin"], "cpu").encode(texts) for each in (whole, again)]
+    np.testing.assert_allclose(*vectors, atol=2e-3)
+
+
+def test_a_student_with_towers_scores_alike_before_and_after_loading(base, tmp_path):
+    pairs = judged()
+    bundle = train_student_bundle(pairs, tmp_path / "student", towers=fast(base), device="cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
+    loaded = StudentBundle.load(tmp_path / "student")
+    scores = score_pairs(pairs, loaded, loaded.encoder("query", "cpu"))
+    np.testing.assert_array_equal(scores, score_pairs(pairs, bundle, bundle.encoder("query", "cpu")))
+    levels = expected_level(scores)
+    assert levels[pairs.levels == 5].mean() > levels[pairs.levels == 1].mean() + 1
+    assert loaded.manifest.training["towers"]["rank"] == 4
+    assert loaded.manifest.training["levels"]["5"] == int((pairs.levels == 5).sum())
+
+
+def test_separate_towers_score_by_their_own_vectors(base, tmp_path):
+    pairs = judged()
+    bundle = train_student_bundle(pairs, tmp_path / "student", towers=fast(base, shared=False), device="cpu")
+    assert bundle.manifest.query_tower != bundle.manifest.pin_tower
+    pin = bundle.encoder("pin", "cpu")
+    texts = [DEFAULT_TEMPLATE.render(each).text for each in pairs.pins]
+    given = dataclasses.replace(pairs, pin_vectors=pin.encode(texts))
+    ours = score_pairs(pairs, bundle, bundle.encoder("query", "cpu"))
+    np.testing.assert_allclose(ours, score_pairs(given, bundle, bundle.encoder("query", "cpu")), atol=1e-3)
+
+
+def test_the_head_has_seen_pins_without_vectors_words_and_history(base, tmp_path):
+    pairs = judged(160)
+    plain, robust = (
+        train_student_bundle(pairs, tmp_path / f"student-{share}", towers=fast(base), dropout=share, device="cpu")
+        for share in (0.0, 0.8)
+    )
+    for mask in ("no_vector", "no_title", "no_boards"):
+        column = SCALAR_NAMES.index(mask)
+        assert plain.head.scale[column] == 0, "a head that never saw it missing cannot read the mask"
+        assert robust.head.scale[column] > 0
+    bare = dataclasses.replace(pairs, pin_vectors=np.full((len(pairs.pins), 16), np.nan, np.float32))
+    levels = expected_level(score_pairs(bare, robust, robust.encoder("query", "cpu")))
+    assert abs(levels.mean() - pairs.levels.mean()) < 0.5
+
+
+def test_targets_mix_what_people_and_teacher_say():
+    pairs = judged(8)
+    labels = np.full((8, 5), 0.2)
+    half = mixed(pairs, labels, 0.5).require_targets()
+    np.testing.assert_allclose(half, 0.5 * pairs.require_targets() + 0.1)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        mixed(pairs, labels, 1.5)
+    both = together("both", pairs, dataclasses.replace(pairs, targets=labels, levels=None, weights=np.full(8, 2.0)))
+    assert len(both) == 16
+    assert both.levels is None
+    assert [both.pins[pin] for pin in both.pin_of[8:]] == [pairs.pins[pin] for pin in pairs.pin_of]
+    np.testing.assert_allclose(both.require_targets()[8:], 0.2)
+    np.testing.assert_allclose(both.weights, [1.0] * 8 + [2.0] * 8)
+    with pytest.raises(PinfeatherError, match="no pairs to train on"):
+        together("nothing")
+
+
+def test_what_cannot_be_trained_is_refused(base, tmp_path):
+    with pytest.raises(UsageError, match="Nested dimensions"):
+        TowerTraining(dimension=16, nested=(32, 16))
+    with pytest.raises(UsageError, match="more than the 32"):
+        wide = fast(base, dimension=64, nested=(64,))
+        train_towers(judged(), tmp_path / "t", DEFAULT_TEMPLATE, fit_statistics(judged()), wide, "cpu")
+    empty = PairSet.from_rows("empty", ["", "lamp"], [PinFields(title="lamp"), PinFields()], [5, 1])
+    with pytest.raises(PinfeatherError, match="holds 0 pairs with texts"):
+        train_towers(empty, tmp_path / "t", DEFAULT_TEMPLATE, fit_statistics(empty), fast(base), "cpu")
+
+
+def test_the_contrastive_term_leaves_labelled_pairs_out():
+    import torch
+
+    queries, pins = torch.eye(2), torch.eye(3)[:, :2]
+    positives = torch.tensor([[0, 0]])
+    alone = contrastive_loss(queries, pins, positives, 10.0)
+    kept = contrastive_loss(queries, pins, positives, 10.0, torch.ones(2, 3, dtype=torch.bool))
+    assert float(kept) == pytest.approx(0, abs=1e-6)  # every other pair was labelled: nothing is a negative
+    assert 0 < float(alone) < 1e-3
+    assert float(contrastive_loss(queries, pins, positives[:0], 10.0)) == 0
+
+
+def test_an_ordinal_loss_charges_distance_and_cross_entropy_does_not():
+    import torch
+
+    targets, weights = torch.eye(5)[[4]], torch.ones(1)
+    near, far = torch.tensor([[0.0, 0, 0, 4, 0]]), torch.tensor([[4.0, 0, 0, 0, 0]])
+    plain = [float(level_loss("cross-entropy", logits, targets, weights)) for logits in (near, far)]
+    ordinal = [float(level_loss("ordinal", logits, targets, weights)) for logits in (near, far)]
+    assert plain[0] == pytest.approx(plain[1])
+    assert ordinal[1] > ordinal[0] + 1
+    with pytest.raises(UsageError, match="cross-entropy, ordinal"):
+        level_loss("hinge", near, targets, weights)
