@@ -146,7 +146,7 @@ def test_texts_of_the_shop_are_shown_alone_and_together(splits, small_encoder):
 
 @pytest.mark.slow
 def test_sources_are_added_one_after_another_on_a_generated_catalogue():
-    rows = sources.generated_table(60)
+    rows = sources.generated_table(100)
     assert [row["added"] for row in rows][::3] == list(sources.ORDER)
     assert rows[0]["without"] == ["title", "description", "link", "boards", "queries", "engagement"]
     assert rows[-1]["without"] == []
