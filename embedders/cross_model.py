@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedders.backbone import quiet_transformers
 from embedders.evaluation.metrics import LEVELS
-from embedders.model_folder import CONFIG_NOISE, PACKAGED, packaged_model_path, verify_packaged
+from embedders.model_folder import PACKAGED
 from embedders.optimising import sorted_batches
-from feature_repo.errors import PinfeatherError, UsageError
+from embedders.pair_tokens import PairBatch
+from embedders.training_base import adapted, layers_of, training_backbone
+from feature_repo.errors import UsageError
 
 POOLINGS = ("cls", "segments", "last")
 """``cls``: the first token through one layer (encoders). ``segments``: that, and the two parts' mean vectors compared:
@@ -26,10 +23,6 @@ step). ``last``: the last token that is no padding (decoders)."""
 
 BUDGET = {"cpu": 2_048, "cuda": 65_536}
 """Padded tokens of a batch that is not trained on."""
-
-
-class TeacherError(PinfeatherError):
-    """A teacher's folder or backbone is missing, changed or of an unsupported kind."""
 
 
 @dataclass(frozen=True)
@@ -52,90 +45,6 @@ class CrossSettings:
     def to_json(self) -> dict[str, Any]:
         """Plain data for a manifest."""
         return asdict(self)
-
-
-class PairTokenizer:
-    """Query and pin text as one sequence, as the backbone expects it.
-
-    Encoders: ``[CLS] query [SEP] text [SEP]`` with token types. Decoders: ``query: ... pin: ...`` and the end token.
-    The pin text is cut first; a query keeps at least half of the length. A tokenizer without a padding token pads with
-    its end token, which the mask hides.
-    """
-
-    def __init__(self, base: str, pooling: str, max_length: int) -> None:
-        from transformers import AutoTokenizer
-
-        with quiet_transformers():
-            try:
-                self._tokenizer = AutoTokenizer.from_pretrained(
-                    _source(base), local_files_only=True, trust_remote_code=False, use_fast=True
-                )
-            except (OSError, ValueError, KeyError, ImportError) as error:
-                raise TeacherError(f"The tokenizer of {base} cannot be loaded: {error}. {_FETCH}") from error
-        self._decoder, self._max_length = pooling == "last", max_length
-        tokenizer = self._tokenizer
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.pad_id = 0 if pad is None else int(pad)
-
-    def __call__(self, queries: Sequence[str], texts: Sequence[str]) -> list[tuple[NDArray[np.int64], int]]:
-        """Token ids of each pair, and how many of them come before the pin text."""
-        if not len(queries):
-            return []
-        queries = [_short(query, self._max_length // 2) for query in queries]
-        texts = [_short(text, self._max_length) for text in texts]
-        if self._decoder:
-            return self._prompted(queries, texts)
-        encoded = self._tokenizer(
-            list(queries), list(texts), truncation="longest_first", max_length=self._max_length, add_special_tokens=True
-        )
-        pairs = []
-        for row, ids in enumerate(encoded["input_ids"]):
-            sequence = encoded.sequence_ids(row)
-            first = next((place for place, part in enumerate(sequence) if part == 1), len(ids))
-            pairs.append((np.array(ids, np.int64), first))
-        return pairs
-
-    def _prompted(self, queries: Sequence[str], texts: Sequence[str]) -> list[tuple[NDArray[np.int64], int]]:
-        tokenizer, half = self._tokenizer, self._max_length // 2
-        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        start = tokenizer([f"query: {query}" for query in queries], truncation=True, max_length=half)["input_ids"]
-        rest = tokenizer([f" pin: {text}" for text in texts], add_special_tokens=False)["input_ids"]
-        pairs = []
-        for before, after in zip(start, rest, strict=True):
-            before = before[: half - len(end)] if before and end and before[-1] == end[0] else before
-            if before and end and before[-1] == end[0]:
-                before = before[:-1]
-            ids = [*before, *after[: self._max_length - len(before) - len(end)], *end]
-            pairs.append((np.array(ids, np.int64), len(before)))
-        return pairs
-
-
-@dataclass(frozen=True, eq=False)
-class PairBatch:
-    """Padded pairs: ``ids``, ``mask`` and ``types`` (0 query, 1 pin text), each [b, longest] int64."""
-
-    rows: NDArray[np.intp]
-    ids: NDArray[np.int64]
-    mask: NDArray[np.int64]
-    types: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, rows: NDArray[np.intp], pairs: Sequence[tuple[NDArray[np.int64], int]], pad_id: int) -> PairBatch:
-        """The batch of ``rows`` of ``pairs``, padded on the right."""
-        width = max(len(pairs[row][0]) for row in rows)
-        ids = np.full((len(rows), width), pad_id, np.int64)
-        mask, types = np.zeros_like(ids), np.zeros_like(ids)
-        for place, row in enumerate(rows):
-            tokens, first = pairs[row]
-            ids[place, : len(tokens)] = tokens
-            mask[place, : len(tokens)] = 1
-            types[place, first : len(tokens)] = 1
-        return cls(rows, ids, mask, types)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens without padding."""
-        return int(self.mask.sum())
 
 
 def cross_network(settings: CrossSettings, device: str = "cpu", precision: str = "fp32", dropout: float = 0.0) -> Any:
@@ -235,87 +144,6 @@ def on_device(batch: PairBatch, device: str) -> tuple[Any, Any, Any]:
     return tuple(torch.from_numpy(each).to(device) for each in (batch.ids, batch.mask, batch.types))  # type: ignore[return-value]
 
 
-def base_fingerprint(base: str) -> str:
-    """sha256 (first 32 hexadecimal characters) over weights, tokenizer and configuration of a base.
-
-    :raises TeacherError: if it is not there.
-    """
-    folder = _folder(base)
-    digest = hashlib.sha256()
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"), *folder.glob("*.model")])
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise TeacherError(f"{folder} has no .safetensors weights; pickled ones are not opened. {_FETCH}")
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    kept = {key: value for key, value in config.items() if key not in CONFIG_NOISE}
-    digest.update(json.dumps(kept, sort_keys=True).encode())
-    return digest.hexdigest()[:32]
-
-
-_FETCH = (
-    "Name a folder with config.json, tokenizer and safetensors weights, `packaged`, or a Hugging Face id that was "
-    "fetched before (`hf download ID`); nothing is fetched here."
-)
-
-
-def _source(base: str) -> str:
-    if base == PACKAGED:
-        path = packaged_model_path()
-        verify_packaged(path)
-        return str(path)
-    return str(Path(base).expanduser()) if Path(base).expanduser().is_dir() else base
-
-
-def _folder(base: str) -> Path:
-    source = Path(_source(base))
-    if source.is_dir():
-        return source
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(base, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise TeacherError(f"There is no model {base!r} here. {_FETCH}") from error
-
-
-def training_backbone(
-    base: str, precision: str = "fp32", dropout: float = 0.0, more: Mapping[str, Any] | None = None
-) -> Any:
-    """The transformer of ``base`` with its dropout set, on the processor.
-
-    :param more: further arguments of ``from_pretrained``.
-    :raises TeacherError: if it is not there, or cannot be loaded.
-    :raises UsageError: if it has an encoder and a decoder.
-    """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    from transformers import AutoConfig, AutoModel
-
-    folder = _folder(base)
-    given: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(str(folder), **given)
-            for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "dropout"):
-                if hasattr(config, name):
-                    setattr(config, name, dropout)
-            if getattr(config, "is_encoder_decoder", False):
-                raise UsageError(
-                    f"{base} is a {config.model_type} model with encoder and decoder; supported are encoders (BERT, "
-                    "XLM-R, DeBERTa ...) and decoders (Llama, Qwen ...)."
-                )
-            return AutoModel.from_pretrained(
-                str(folder), config=config, use_safetensors=True, dtype=dtype, **given, **(more or {})
-            )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise TeacherError(f"The backbone {base} cannot be loaded: {error}. {_FETCH}") from error
-
-
 def _four_bit(settings: CrossSettings, device: str) -> Any:
     import importlib.util
 
@@ -365,42 +193,3 @@ def _freeze(backbone: Any, settings: CrossSettings) -> None:
     for layer in layers[: settings.frozen_layers]:
         for parameter in layer.parameters():
             parameter.requires_grad = False
-
-
-def layers_of(backbone: Any) -> Any:
-    """The list of transformer layers of a backbone.
-
-    :raises TeacherError: if it keeps them in no list.
-    """
-    import torch
-
-    config = backbone.config
-    count = next((getattr(config, name) for name in ("num_hidden_layers", "n_layer") if hasattr(config, name)), None)
-    for module in backbone.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return module
-    raise TeacherError(f"The layers of a {config.model_type} were not found: this backbone is not supported.")
-
-
-def adapted(backbone: Any, lora: Mapping[str, Any]) -> Any:
-    """``backbone`` with PEFT's adapter, the only part of it that is trained then.
-
-    :param lora: arguments of ``LoraConfig``; ``target_modules`` default to every linear layer.
-    :raises UsageError: if PEFT is not installed or does not take them.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UsageError("LoRA needs PEFT: `pip install 'pinfeather[train]'`.") from error
-    try:
-        pooler = {"exclude_modules": ["pooler.dense"]} if hasattr(backbone, "pooler") else {}  # never read here
-        # a task type makes PEFT look for a head, which is ours
-        config = LoraConfig(**{"target_modules": "all-linear", **pooler, **lora, "task_type": None})
-        return get_peft_model(backbone, config)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"PEFT does not take this LoRA configuration ({error}): see `LoraConfig` of PEFT.") from error
-
-
-def _short(text: str, tokens: int) -> str:
-    """The characters that can matter: a tokenizer's time grows with what it then cuts off."""
-    return text[: tokens * 12]

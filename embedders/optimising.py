@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embedders.recipe import EncodingRecipe
 from feature_repo.errors import PinfeatherError
 
 POOL = 4096
@@ -107,6 +108,41 @@ class Replicas:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+class Optimiser:
+    """AdamW over replicas, its rates along a linear schedule, gradients cut at a norm of 1.
+
+    :param groups: parameters with their peak rate ``lr``, as torch takes them.
+    """
+
+    def __init__(
+        self, network: Any, groups: Sequence[dict[str, Any]], recipe: EncodingRecipe, warmup: float, decay: float = 0.01
+    ) -> None:
+        import torch
+
+        self._network, self._warmup = network, warmup
+        self.adam = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=decay)
+        self._peaks = [group["lr"] for group in self.adam.param_groups]
+        self.replicas = Replicas(network, min(2, recipe.threads) if recipe.device == "cpu" else 1)
+
+    def step(self, number: int, of: int, parts: Sequence[Batch], loss: Callable[[Any, Batch], Any]) -> float:
+        """Step ``number`` (from 0) of ``of``; the summed loss of the parts.
+
+        :raises PinfeatherError: if it is not finite; nothing has changed then.
+        """
+        import torch
+
+        for group, peak in zip(self.adam.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share_of_rate(number, of, self._warmup)
+        self.replicas.train(True)
+        value = self.replicas.backward(parts, loss)
+        if not np.isfinite(value):
+            raise PinfeatherError(f"The loss is not finite at step {number + 1}: lower the learning rate.")
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        return value
 
 
 def _backward(model: Any, part: Batch, loss: Callable[[Any, Batch], Any]) -> float:

@@ -8,12 +8,10 @@ probabilities, sharpened or softened by one temperature.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,19 +20,16 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from embedders.cross_model import (
-    CrossSettings,
-    PairTokenizer,
-    TeacherError,
-    base_fingerprint,
-    cross_network,
-    logits_of,
-)
+from embedders.cross_model import CrossSettings, cross_network, logits_of
 from embedders.evaluation.metrics import Floats
+from embedders.model_files import file_sha256
+from embedders.pair_tokens import PairTokenizer
 from embedders.recipe import choose_recipe
 from embedders.student import softmax
 from embedders.teacher_prior import FOLDER as PRIOR
 from embedders.teacher_prior import TeacherPrior
+from embedders.tower_folder import replacing
+from embedders.training_base import TeacherError, base_fingerprint
 from feature_repo.pin_text import PinTextTemplate
 from feature_repo.text import canonical_query
 
@@ -191,39 +186,30 @@ def save_teacher(
     """Write a single teacher's folder, in half precision; an existing one is replaced only by a complete new one."""
     from safetensors.torch import save_file
 
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    save_file({name: value.half().contiguous() for name, value in tensors.items()}, str(building / WEIGHTS))
-    if prior is not None:
-        prior.save(building / PRIOR)
-    return _finish(folder, building, manifest)
+    with replacing(folder) as building:
+        save_file({name: value.half().contiguous() for name, value in tensors.items()}, str(building / WEIGHTS))
+        if prior is not None:
+            prior.save(building / PRIOR)
+        _write_manifest(building, manifest)
+    return load_teacher_manifest(folder)
 
 
 def save_ensemble(folder: Path, manifest: TeacherManifest, members: Sequence[Path]) -> TeacherManifest:
     """Write an ensemble: ``members`` are copied into the folder."""
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    for number, member in enumerate(members, 1):
-        shutil.copytree(member, building / f"member-{number}")
-    return _finish(folder, building, manifest)
-
-
-def _finish(folder: Path, building: Path, manifest: TeacherManifest) -> TeacherManifest:
-    files = {str(file.relative_to(building)): _sha256(file) for file in sorted(building.rglob("*")) if file.is_file()}
-    members = tuple(sorted(path.name for path in building.glob("member-*")))
-    data = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__} | {
-        "files": files,
-        "members": members,
-    }
-    (building / MANIFEST).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
-    if folder.exists():
-        folder.rename(old)
-    building.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing(folder) as building:
+        for number, member in enumerate(members, 1):
+            shutil.copytree(member, building / f"member-{number}")
+        _write_manifest(building, manifest)
     return load_teacher_manifest(folder)
+
+
+def _write_manifest(building: Path, manifest: TeacherManifest) -> None:
+    """The manifest, last, with the hash of every other file."""
+    found = [file for file in sorted(building.rglob("*")) if file.is_file()]
+    files = {str(file.relative_to(building)): file_sha256(file) for file in found}
+    members = tuple(sorted(path.name for path in building.glob("member-*")))
+    data = asdict(replace(manifest, files=files, members=members))
+    (building / MANIFEST).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_teacher_manifest(folder: str | Path) -> TeacherManifest:
@@ -267,13 +253,8 @@ def now() -> str:
 def _check_file(path: Path, expected: str) -> None:
     if not path.is_file():
         raise TeacherError(f"Teacher file {path} is missing. {_REMEDY}")
-    if (found := _sha256(path)) != expected:
+    if (found := file_sha256(path)) != expected:
         raise TeacherError(
             f"Teacher file {path} was changed: its sha256 begins {found[:12]}, the manifest says {expected[:12]}. "
             f"{_REMEDY}"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

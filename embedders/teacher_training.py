@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,31 +15,27 @@ import xxhash
 from numpy.typing import NDArray
 
 from embedders.calibration import fit_temperature
-from embedders.cross_model import (
-    CrossSettings,
-    PairBatch,
-    PairTokenizer,
-    base_fingerprint,
-    cross_network,
-    logits_of,
-    on_device,
-)
+from embedders.cross_model import CrossSettings, cross_network, logits_of, on_device
 from embedders.encoder import Encoder
 from embedders.evaluation.folds import query_folds
 from embedders.evaluation.metrics import LEVELS, Floats
 from embedders.evaluation.pairs import PairSet
 from embedders.losses import LOSSES, level_loss
-from embedders.optimising import Checkpoint, Replicas, grouped, other_training, share_of_rate, shuffled_batches, trained
+from embedders.optimising import Checkpoint, Optimiser, grouped, other_training, shuffled_batches, trained
+from embedders.pair_tokens import PairBatch, PairTokenizer
 from embedders.recipe import EncodingRecipe, choose_recipe
 from embedders.student import softmax
 from embedders.targets import balanced_weights
 from embedders.teacher import Teacher, TeacherManifest, now, save_ensemble, save_teacher
 from embedders.teacher_prior import TeacherPrior
+from embedders.training_base import base_fingerprint
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinTextTemplate
 from feature_repo.text import canonical_query
 
 Tell = Callable[[str], None]
+BEST = "best/best.safetensors"
+"""In the folder of the state, out of the way of its own files."""
 Pairs = list[tuple[NDArray[np.int64], int]]
 
 
@@ -125,8 +122,6 @@ def train_teacher(
         trainer.run(member, f"{name}-{number + 1}", training.seed + number)
         done.write_text(of, encoding="utf-8")
     manifest = trainer.ensemble(folder, name, members)
-    import shutil
-
     shutil.rmtree(work, ignore_errors=True)
     return manifest
 
@@ -207,7 +202,7 @@ class _Trainer:
             for key, value in best.items():
                 parameters[key].copy_(value)
         network.eval()
-        logits = logits_of(network, self._of(tokens, self.held), tokenizer.pad_id, device).astype(np.float64)
+        logits = self._held_logits(network, tokens, tokenizer.pad_id)
         temperature = fit_temperature(
             logits + self._offsets[self.held], self.targets[self.held], self.weights[self.held]
         )
@@ -218,69 +213,65 @@ class _Trainer:
 
     def _optimise(self, network: Any, tokens: Pairs, pad_id: int, checkpoint: Checkpoint, seed: int) -> dict[str, Any]:
         """The trained tensors with the least loss on the pairs held back."""
-        import torch
-
-        training, device = self.training, self.recipe.device
-        replicas = Replicas(network, min(2, self.recipe.threads) if device == "cpu" else 1)
-        parts = replicas.count
+        training = self.training
+        optimiser = Optimiser(network, _groups(network, training), self.recipe, training.warmup, training.weight_decay)
+        parts = optimiser.replicas.count
         known = np.flatnonzero(~self.held)
         lengths = np.array([len(tokens[row][0]) for row in known])
-        optimiser = torch.optim.AdamW(_groups(network, training), weight_decay=training.weight_decay)
-        peaks = [group["lr"] for group in optimiser.param_groups]
-        targets, offsets = torch.from_numpy(self.targets).float(), torch.from_numpy(self._offsets).float()
-        weights = torch.from_numpy(self.weights * self._balance).float()
-
-        def loss(model: Any, part: tuple[NDArray[np.intp], float]) -> Any:
-            rows, total = known[part[0]], part[1]
-            batch = PairBatch.of(rows, tokens, pad_id)
-            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-                logits = model(*on_device(batch, device))
-            logits = logits.float() + offsets[rows].to(device)
-            return level_loss(training.loss, logits, targets[rows].to(device), weights[rows].to(device)) / total
-
         plan = [
-            group
+            [known[rows] for rows in group]
             for epoch in range(training.epochs)
             for group in grouped(shuffled_batches(lengths, training.batch_tokens // parts, seed, epoch), parts)
         ]
         every = max(1, len(plan) // (training.epochs * training.evaluations))
-        of = self.identity(seed)
-        state = checkpoint.load(network, optimiser, of) or {"step": 0, "best": None, "worse": 0}
-        best_file = checkpoint.folder / "best"
-        best = _read_best(best_file) if state["best"] is not None else {}
-        for step in range(state["step"], len(plan)):
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * share_of_rate(step, len(plan), training.warmup)
-            replicas.train(True)
-            total = float(sum(weights[known[rows]].sum() for rows in plan[step]))
-            value = replicas.backward([(rows, max(total, 1e-9)) for rows in plan[step]], loss)
-            if not np.isfinite(value):
-                raise PinfeatherError(f"The loss is not finite at step {step + 1}: lower the learning rate.")
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            if (step + 1) % every == 0 or step + 1 == len(plan):
-                replicas.train(False)
-                held = logits_of(network, self._of(tokens, self.held), pad_id, device)
-                found = self._loss(held.astype(np.float64))
+        loss, of = self._loss_of(tokens, pad_id), self.identity(seed)
+        state = checkpoint.load(network, optimiser.adam, of) or {"step": 0, "best": None, "worse": 0}
+        best = _read_best(checkpoint.folder) if state["best"] is not None else {}
+        while state["step"] < len(plan):
+            step = state["step"]
+            total = max(float(sum((self.weights * self._balance)[rows].sum() for rows in plan[step])), 1e-9)
+            value = optimiser.step(step, len(plan), [(rows, total) for rows in plan[step]], loss)
+            state["step"] = step + 1
+            if state["step"] % every == 0 or state["step"] == len(plan):
+                optimiser.replicas.train(False)
+                found = self._loss(self._held_logits(network, tokens, pad_id))
                 self.tell(f"step {step + 1} of {len(plan)}: loss {value:.4f}, held back {found:.4f}")
-                better = state["best"] is None or found < state["best"]
-                state |= {"best": found if better else state["best"], "worse": 0 if better else state["worse"] + 1}
-                if better:
+                if state["best"] is None or found < state["best"]:
+                    state |= {"best": found, "worse": 0}
                     best = {key: tensor.clone() for key, tensor in trained(network).items()}
-                    _write_best(best_file, best)
+                    _write_best(checkpoint.folder, best)
+                else:
+                    state["worse"] += 1
                 if state["worse"] >= training.patience:
                     self.tell(f"stopped: {training.patience} evaluations without a better loss")
-                    step = len(plan) - 1
-            if (step + 1) % training.checkpoint_steps == 0 or step + 1 == len(plan):
-                checkpoint.save(network, optimiser, {**state, "step": step + 1, "of": of})
-            if step + 1 == len(plan):
-                break
-        replicas.close()
+                    state["step"] = len(plan)
+            if state["step"] % training.checkpoint_steps == 0 or state["step"] == len(plan):
+                checkpoint.save(network, optimiser.adam, {**state, "of": of})
+        optimiser.replicas.close()
         return best
 
-    def _of(self, tokens: Pairs, chosen: NDArray[np.bool_]) -> Pairs:
-        return [tokens[row] for row in np.flatnonzero(chosen)]
+    def _loss_of(self, tokens: Pairs, pad_id: int) -> Callable[[Any, tuple[NDArray[np.intp], float]], Any]:
+        """The loss of a model on (rows, the summed weights of the step)."""
+        import torch
+
+        device, name = self.recipe.device, self.training.loss
+        targets, offsets = torch.from_numpy(self.targets).float(), torch.from_numpy(self._offsets).float()
+        weights = torch.from_numpy(self.weights * self._balance).float()
+
+        def loss(model: Any, part: tuple[NDArray[np.intp], float]) -> Any:
+            rows, total = part
+            batch = PairBatch.of(rows, tokens, pad_id)
+            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+                logits = model(*on_device(batch, device))
+            logits = logits.float() + offsets[rows].to(device)
+            return level_loss(name, logits, targets[rows].to(device), weights[rows].to(device)) / total
+
+        return loss
+
+    def _held_logits(self, network: Any, tokens: Pairs, pad_id: int) -> Floats:
+        """The network's logits of the pairs held back."""
+        held = [tokens[row] for row in np.flatnonzero(self.held)]
+        return logits_of(network, held, pad_id, self.recipe.device).astype(np.float64)
 
     def identity(self, seed: int) -> str:
         """xxh3-64 of everything that decides the training."""
@@ -337,20 +328,19 @@ def _groups(network: Any, training: TeacherTraining) -> list[dict[str, Any]]:
     """Backbone and head with their own rates."""
     own = [value for name, value in network.named_parameters() if name.startswith("backbone.") and value.requires_grad]
     head = [value for name, value in network.named_parameters() if not name.startswith("backbone.")]
-    groups = [{"params": own, "lr": training.learning_rate}, {"params": head, "lr": training.head_learning_rate}]
-    return [group for group in groups if group["params"]]
+    return [{"params": own, "lr": training.learning_rate}, {"params": head, "lr": training.head_learning_rate}]
 
 
 def _write_best(folder: Path, tensors: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".best.tmp"
+    (folder / BEST).parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{BEST}.tmp"
     save_file({key: value.contiguous() for key, value in tensors.items()}, str(temporary))
-    temporary.replace(folder / "best.safetensors")
+    temporary.replace(folder / BEST)
 
 
 def _read_best(folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
-    return dict(load_file(str(folder / "best.safetensors")))
+    return dict(load_file(str(folder / BEST)))

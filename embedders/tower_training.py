@@ -9,6 +9,7 @@ afterwards on the stored vectors (:func:`embedders.student.train_head`).
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,26 +19,25 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from embedders.cross_model import adapted, base_fingerprint, training_backbone
 from embedders.encoder import Encoder, load_encoder
 from embedders.evaluation.folds import query_groups
 from embedders.evaluation.pairs import PairSet
 from embedders.losses import contrastive_loss, level_loss
 from embedders.model_folder import PACKAGED
-from embedders.optimising import Checkpoint, Replicas, grouped, share_of_rate
+from embedders.optimising import Checkpoint, Optimiser, grouped
 from embedders.recipe import EncodingRecipe, choose_recipe
 from embedders.relevance import SCALAR_NAMES
 from embedders.student import RelevanceHead, train_head
 from embedders.tokens import TextTokenizer
 from embedders.tower_folder import TowerSettings, open_model, save_tower
+from embedders.tower_network import tower_network
 from embedders.training import encoded, pair_features
+from embedders.training_base import base_fingerprint
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import LexicalStatistics
 from feature_repo.pin_text import PinTextTemplate
 
 Tell = Callable[[str], None]
-DYNAMIC = ("cosine", "cosine_and_title_match")
-"""Features that change with the towers; the other scalars are computed once."""
 START_PAIRS = 6_000
 """Pairs of which the first projection and head are made."""
 
@@ -91,18 +91,36 @@ def train_towers(
     device: str = "auto",
     precision: str = "auto",
     tell: Tell | None = None,
+    without: Sequence[str] = (),
+    keep: bool = False,
 ) -> dict[str, Path]:
     """Train towers on pairs with targets and write tower folders; an interrupted training goes on where it was.
 
     :param folder: gets ``shared``, or ``query`` and ``pin``.
     :param tell: called with words about the progress.
+    :param without: sources whose tokens and rates count as missing.
+    :param keep: keep the state of the last step, so that the same call gives the towers again without training;
+        :func:`forget_towers` removes it.
     :returns: the tower folder of ``query`` and of ``pin``, which are one if they are shared.
     :raises PinfeatherError: for pairs without targets or without any text.
     :raises UsageError: for settings that do not fit, or without PEFT.
     """
     training, folder = training or TowerTraining(), Path(folder)
-    trainer = _Trainer(pairs, folder, template, statistics, training, device, precision, tell or (lambda _: None))
-    return trainer.run()
+    recipe, tell = choose_recipe(device, precision), tell or (lambda _: None)
+    written = _Trainer(pairs, folder, template, statistics, training, recipe, tell, without).run()
+    if not keep:
+        shutil.rmtree(_state_of(folder), ignore_errors=True)
+    return written
+
+
+def forget_towers(folder: Path) -> None:
+    """Remove what :func:`train_towers` wrote to ``folder``, and the state that it kept."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(_state_of(folder), ignore_errors=True)
+
+
+def _state_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.training")
 
 
 class _Trainer:
@@ -113,15 +131,15 @@ class _Trainer:
         template: PinTextTemplate,
         statistics: LexicalStatistics,
         training: TowerTraining,
-        device: str,
-        precision: str,
+        recipe: EncodingRecipe,
         tell: Tell,
+        without: Sequence[str],
     ) -> None:
         base = Path(training.base).expanduser()
         if base.is_dir():
             training = replace(training, base=str(base.absolute()))
         self.training, self.folder, self.tell = training, folder, tell
-        self.recipe = choose_recipe(device, precision)
+        self.recipe, self.without = recipe, tuple(without)
         self.targets = pairs.require_targets().astype(np.float32)
         self.weights = np.ones(len(pairs), np.float32) if pairs.weights is None else pairs.weights.astype(np.float32)
         self.queries, self.query_of = query_groups(pairs.queries)
@@ -175,12 +193,14 @@ class _Trainer:
         for pin, vector in self._base.items():
             nothing[pin] = projected.project(vector[None])[0]
         sample = self._sample()
-        known = pair_features(replace(pairs, pin_vectors=nothing).subset(sample), projected, template, statistics)
+        known = pair_features(
+            replace(pairs, pin_vectors=nothing).subset(sample), projected, template, statistics, without=self.without
+        )
         head = train_head(
             known.matrix, self.targets[sample], known.names, None, self.training.seed, product_penalty=1e3
         )
         flat = replace(pairs, pin_vectors=np.full((len(pairs.pins), 1), np.nan, np.float32))
-        whole = pair_features(flat, _Silent(self.recipe), template, statistics)
+        whole = pair_features(flat, _Silent(self.recipe), template, statistics, without=self.without)
         return whole.matrix[:, : len(SCALAR_NAMES)], head
 
     def _identity(self) -> str:
@@ -197,39 +217,26 @@ class _Trainer:
 
         training, device = self.training, self.recipe.device
         torch.manual_seed(training.seed)
-        network = _network(training, self.projection, self.head, self.pooling).to(device)
-        optimiser = torch.optim.AdamW(_groups(network, training), weight_decay=0.01)
-        peaks = [group["lr"] for group in optimiser.param_groups]
-        replicas = Replicas(network, min(2, self.recipe.threads) if device == "cpu" else 1)
-        plan = [
-            group
-            for epoch in range(training.epochs)
-            for group in grouped(self._batches(epoch, replicas.count), replicas.count)
-        ]
-        checkpoint = Checkpoint(self.folder.with_name(f".{self.folder.name}.training"))
-        state = checkpoint.load(network, optimiser, self.of) or {"step": 0}
+        network = tower_network(
+            training.base, training.rank, training.shared, self.projection, self.head, self.pooling
+        ).to(device)
+        optimiser = Optimiser(network, _groups(network, training), self.recipe, training.warmup)
+        parts = optimiser.replicas.count
+        plan = [group for epoch in range(training.epochs) for group in grouped(self._batches(epoch, parts), parts)]
+        checkpoint = Checkpoint(_state_of(self.folder))
+        state = checkpoint.load(network, optimiser.adam, self.of) or {"step": 0}
         smooth = None
         for step in range(state["step"], len(plan)):
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * share_of_rate(step, len(plan), training.warmup)
-            replicas.train(True)
             total = max(float(sum(self.weights[rows].sum() for rows in plan[step])), 1e-9)
-            parts = [(rows, total, len(plan[step])) for rows in plan[step]]
-            value = replicas.backward(parts, self._loss)
-            if not np.isfinite(value):
-                raise PinfeatherError(f"The loss is not finite at step {step + 1}: lower the learning rate.")
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            value = optimiser.step(step, len(plan), [(rows, total, len(plan[step])) for rows in plan[step]], self._loss)
             smooth = value if smooth is None else 0.95 * smooth + 0.05 * value
-            if (step + 1) % 50 == 0 or step + 1 == len(plan):
+            last = step + 1 == len(plan)
+            if (step + 1) % 50 == 0 or last:
                 self.tell(f"step {step + 1} of {len(plan)}: loss {smooth:.4f}")
-            if (step + 1) % training.checkpoint_steps == 0:
-                checkpoint.save(network, optimiser, {"step": step + 1, "of": self.of})
-        replicas.close()
-        written = self._write(network)
-        checkpoint.remove()
-        return written
+            if (step + 1) % training.checkpoint_steps == 0 or last:
+                checkpoint.save(network, optimiser.adam, {"step": step + 1, "of": self.of})
+        optimiser.replicas.close()
+        return self._write(network)
 
     def _batches(self, epoch: int, parts: int) -> list[NDArray[np.intp]]:
         """Pairs of one epoch, the pairs of a pin together, within the budget of padded tokens."""
@@ -312,58 +319,6 @@ class _Trainer:
             save_tower(self.folder / name, settings, config, adapter, projection)
         first, last = self.folder / names[0], self.folder / names[-1]
         return {"query": first, "pin": last}
-
-
-def _network(training: TowerTraining, projection: NDArray[np.float32], head: RelevanceHead, pooling: str) -> Any:
-    """A torch module: ``encode(role, ids, mask)`` and ``levels(query, pin, scalars)``; adapters and one head."""
-    import torch
-
-    lora = {"r": training.rank, "lora_alpha": 2 * training.rank, "lora_dropout": 0.0}
-    names = ("shared",) if training.shared else ("query", "pin")
-    scalars = len(SCALAR_NAMES)
-    at = {name: column for column, name in enumerate(SCALAR_NAMES)}
-
-    class TowerNetwork(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbones = torch.nn.ModuleDict(
-                {name: adapted(training_backbone(training.base), lora) for name in names}
-            )
-            self.projections = torch.nn.ModuleDict()
-            for name in names:
-                layer = torch.nn.Linear(projection.shape[1], projection.shape[0], bias=False)
-                layer.weight.data = torch.from_numpy(projection.copy())
-                self.projections[name] = layer
-            self.mean: Any
-            self.scale: Any
-            self.register_buffer("mean", torch.from_numpy(head.mean.copy()))
-            self.register_buffer("scale", torch.from_numpy(head.scale.copy()))
-            self.weights = torch.nn.Parameter(torch.from_numpy(head.weights.copy()))
-            self.bias = torch.nn.Parameter(torch.from_numpy(head.bias.copy()))
-
-        def encode(self, role: str, ids: Any, mask: Any) -> Any:
-            name = role if role in self.backbones else "shared"
-            hidden = self.backbones[name](input_ids=ids, attention_mask=mask).last_hidden_state
-            mean = pooling == "mean"
-            pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True) if mean else hidden[:, 0]
-            return self.projections[name](pooled.to(self.projections[name].weight.dtype))
-
-        def levels(self, query: Any, pin: Any, given: Any) -> Any:
-            products = query * pin
-            cosine = products.sum(1)
-            raw = given.clone()
-            raw[:, at["cosine"]] = cosine
-            raw[:, at["cosine_and_title_match"]] = cosine * given[:, at["match_title"]]
-            raw[:, at["no_vector"]] = 0
-            z = torch.nan_to_num((raw - self.mean[:scalars]) * self.scale[:scalars], nan=0.0).clamp(-5, 5)
-            width = products.shape[1]
-            part = slice(scalars, scalars + width)
-            # a prefix has larger components: those of unit vectors grow with the root of the share that is left out
-            shrink = width / (len(self.mean) - scalars)
-            beyond = (products * shrink - self.mean[part]) * self.scale[part]
-            return z @ self.weights[:scalars] + beyond.clamp(-5, 5) @ self.weights[part] + self.bias
-
-    return TowerNetwork()
 
 
 def _groups(network: Any, training: TowerTraining) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Train, cross-validate and apply the student on judged pairs; the command line calls these."""
+"""From pairs to the features that heads are trained on, and a student's answer for them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from numpy.typing import NDArray
 
 from embedders.bundle import BundleError, StudentBundle
 from embedders.encoder import Encoder, as_stored
-from embedders.evaluation.evaluate import Measured, as_row, compare, measure
-from embedders.evaluation.folds import query_folds, query_groups
-from embedders.evaluation.intervals import SAMPLES
+from embedders.evaluation.folds import query_groups
 from embedders.evaluation.metrics import Floats, Ints, expected_level
 from embedders.evaluation.pairs import PairSet
 from embedders.relevance import RelevanceInputs, feature_names, relevance_features
-from embedders.student import LevelCalibrator, RelevanceHead, train_head
-from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import LexicalStatistics, bm25_ranking
 from feature_repo.pin_text import PinTextTemplate
 from feature_repo.switchboard import checked, lexical_off, template_without
 
 Progress = Callable[[int], None]
-
-SCORERS = ("bm25", "zero-shot", "student")
-"""``bm25`` (all fields as one document), ``zero-shot`` (cosine of the towers), ``student`` (the trained head)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,22 +35,13 @@ class PairFeatures:
     """[n] number of the canonical query."""
     query_vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """Canonical query to its vector [d], for the same pairs with other sources."""
+    pin_vectors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """[P, d] of the pins, likewise."""
 
     @property
     def cosine(self) -> Floats:
         """[n]; -1 where a vector is missing, so that such a pair ranks last."""
         return np.nan_to_num(self.matrix[:, self.names.index("cosine")], nan=-1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """One scorer's answer for n pairs whose queries it was not fitted on."""
-
-    scorer: str
-    probabilities: Floats
-    """[n, 5]"""
-    scores: Floats | None
-    """[n] raw score that ranks; None: the expected level does."""
 
 
 def fit_statistics(pairs: PairSet, without: Sequence[str] = ()) -> LexicalStatistics:
@@ -123,95 +107,7 @@ def pair_features(
         )
         matrix[rows], _ = relevance_features(inputs, statistics)
         bm25[rows] = bm25_ranking(queries[query], blobs, statistics, lexical_off(without))
-    return PairFeatures(matrix, names, bm25, groups, dict(zip(queries, query_vectors, strict=True)))
-
-
-def train_student_head(
-    pairs: PairSet,
-    encoder: Encoder,
-    template: PinTextTemplate,
-    statistics: LexicalStatistics | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-    features: PairFeatures | None = None,
-) -> tuple[RelevanceHead, dict[str, Any]]:
-    """A head fitted on all judged pairs, and a report with ``pairs, queries, levels, seed, source`` for the bundle.
-
-    :param statistics: None fits a snapshot on the pins of the pairs; keep the one you pass for the bundle.
-    :param features: those of :func:`pair_features` for the same pairs, if they were made before.
-    :raises PinfeatherError: if the pairs carry no levels.
-    """
-    levels = pairs.require_levels()
-    features = features or pair_features(pairs, encoder, template, statistics or fit_statistics(pairs), progress)
-    head = train_head(features.matrix, levels, features.names, features.groups, seed)
-    report = {
-        "pairs": len(pairs),
-        "queries": int(features.groups.max()) + 1,
-        "levels": {str(level): int((levels == level).sum()) for level in range(1, 6)},
-        "seed": seed,
-        "source": pairs.source or pairs.name,
-    }
-    return head, report
-
-
-def cross_fit(
-    features: PairFeatures, levels: Ints, queries: Sequence[str], scorer: str, folds: int = 5, seed: int = 0
-) -> Scored:
-    """Score every pair by a model fitted on the folds that do not hold its query.
-
-    :raises UsageError: for an unknown scorer.
-    :raises PinfeatherError: if all queries fall into one fold.
-    """
-    if scorer not in SCORERS:
-        raise UsageError(f"Unknown scorer {scorer!r}: allowed are {', '.join(SCORERS)}.")
-    fold_of = query_folds(queries, folds, seed)
-    if len(present := np.unique(fold_of)) < 2:
-        raise PinfeatherError(
-            f"{len(set(queries))} queries cannot be split into {folds} folds that share none: judge more queries."
-        )
-    raw = {"bm25": features.bm25, "zero-shot": features.cosine, "student": None}[scorer]
-    probabilities = np.empty((len(levels), 5))
-    for fold in present:
-        held, train = fold_of == fold, fold_of != fold
-        if raw is None:
-            matrix, groups = features.matrix[train], features.groups[train]
-            head = train_head(matrix, levels[train], features.names, groups, seed)
-            probabilities[held] = head.probabilities(features.matrix[held])
-        else:
-            probabilities[held] = LevelCalibrator.fit(raw[train], levels[train]).probabilities(raw[held])
-    return Scored(scorer, probabilities, raw)
-
-
-def cross_validate(
-    pairs: PairSet,
-    encoder: Encoder,
-    template: PinTextTemplate,
-    scorers: Sequence[str] = SCORERS,
-    folds: int = 5,
-    seed: int = 0,
-    progress: Progress | None = None,
-    statistics: LexicalStatistics | None = None,
-    features: PairFeatures | None = None,
-    samples: int = SAMPLES,
-) -> list[dict[str, Any]]:
-    """One row per scorer with the keys of ``evaluate --json``, on query-disjoint folds.
-
-    Where ``student`` is among the scorers, every other row also has ``student_minus``: paired differences by
-    :func:`embedders.evaluation.evaluate.compare`.
-    """
-    levels = pairs.require_levels()
-    features = features or pair_features(pairs, encoder, template, statistics or fit_statistics(pairs), progress)
-    measured: dict[str, Measured] = {}
-    for scorer in scorers:
-        scored = cross_fit(features, levels, pairs.queries, scorer, folds, seed)
-        measured[scorer] = measure(pairs.queries, levels, scored.probabilities, scored.scores, samples, seed)
-    rows = []
-    for scorer, result in measured.items():
-        row = as_row(pairs.name, scorer, result)
-        if scorer != "student" and "student" in measured:
-            row["student_minus"] = compare(measured["student"], result)
-        rows.append(row)
-    return rows
+    return PairFeatures(matrix, names, bm25, groups, dict(zip(queries, query_vectors, strict=True)), pin_vectors)
 
 
 def score_pairs(

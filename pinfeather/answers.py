@@ -26,11 +26,10 @@ def cross_answers(judged: Judged, scorers: Sequence[str], folds: int = 5, seed: 
     :raises UsageError: for the teacher, which was trained on these judgments, and unknown scorers.
     :raises PinfeatherError: if all queries fall into one fold.
     """
-    from embedders.training import cross_fit
+    from embedders.cross_validation import cross_fit
 
     refuse_teacher(scorers)
-    levels, queries = judged.pairs.require_levels(), judged.pairs.queries
-    fitted = [cross_fit(judged.features, levels, queries, scorer, folds, seed) for scorer in dict.fromkeys(scorers)]
+    fitted = [cross_fit(judged.trainer(seed), scorer, folds) for scorer in dict.fromkeys(scorers)]
     return [FileScores(one.scorer, one.probabilities, one.scores, judged.without) for one in fitted]
 
 

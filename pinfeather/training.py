@@ -25,6 +25,7 @@ from pinfeather.pipeline import fit_lexical, read_blobs
 
 if TYPE_CHECKING:
     from embedders.encoder import Encoder
+    from embedders.student_head import HeadTrainer
     from embedders.training import PairFeatures
 
 Progress = Callable[[int], None]
@@ -78,23 +79,20 @@ class Judged:
         features = pair_features(pairs, encoder, template, statistics, progress, off, pin_encoder)
         return cls(paths, pairs, space, statistics, encoder, features, off)
 
+    def trainer(self, seed: int = 0) -> HeadTrainer:
+        """What fits heads on these pairs."""
+        from embedders.student_head import HeadTrainer
+
+        return HeadTrainer(self.pairs, self.features, self.statistics, self.without, seed=seed)
+
 
 def cross_validate_judged(
     judged: Judged, scorers: Sequence[str], folds: int = 5, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Figures of each scorer on query-disjoint folds, and ``without``; the student is trained anew for each fold."""
-    from embedders.training import cross_validate
+    from embedders.cross_validation import cross_validate
 
-    rows = cross_validate(
-        judged.pairs,
-        judged.encoder,
-        judged.space.template,
-        scorers,
-        folds,
-        seed,
-        statistics=judged.statistics,
-        features=judged.features,
-    )
+    rows = cross_validate(judged.trainer(seed), scorers, folds)
     return [{**row, "without": list(judged.without)} for row in rows]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedders.evaluation.pairs import PairSet
 from feature_repo.errors import PinfeatherError, UsageError
+from feature_repo.paths import RepoPaths
 from feature_repo.switchboard import template_without, text_read
 from feature_repo.text import canonical_query
 from materialize.releases import publish_release
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from embedders.bundle import StudentBundle
 
 Tell = Callable[[str], None]
+HUMAN_SHARE = 0.5
+"""Of the target of a pair that people and a teacher have labelled."""
 
 
 def train_student(
@@ -30,7 +33,7 @@ def train_student(
     seed: int = 0,
     live: bool | None = None,
     teacher: str | None = None,
-    human_share: float = 0.5,
+    human_share: float | None = None,
     towers: Mapping[str, Any] | None = None,
     dropout: float = 0.2,
     device: str = "auto",
@@ -46,7 +49,8 @@ def train_student(
     :param live: whether the release names it; None: if it reads the live space and no source is off, for a student
         without a source is an experiment. ``release`` is None for one that does not.
     :param teacher: name or version of the teacher whose labels count.
-    :param human_share: how much of the target of a pair that has both is what people said.
+    :param human_share: how much of the target of a pair that has both is what people said; default
+        :data:`HUMAN_SHARE`.
     :param towers: arguments of :class:`embedders.tower_training.TowerTraining`.
     :raises UsageError: if a bundle of that name exists (bundles are never overwritten), or ``live`` is asked of a
         student that does not read the live space.
@@ -57,22 +61,13 @@ def train_student(
     paths, space = judged.paths, judged.space
     of_live = towers is None and live_space(paths).name == space.name
     if live and not of_live:
-        own = "a space of its towers" if towers is not None else f"one of {space.name}"
-        place = "SPACE" if towers is not None else space.name
-        raise UsageError(
-            f"--live is for students of the live space: {own} goes live with it, `pinfeather promote {place} --bundle "
-            "NAME`. Leave --live out."
-        )
-    name = name or free_name(paths)
-    if Path(name).name != name or name.startswith("."):
-        raise UsageError(f"A bundle cannot be called {name!r}: give a plain name such as student-2.")
-    if (paths.bundles / name).exists():
-        raise UsageError(f"There is a bundle {name} in {paths.bundles} already: give another --name.")
-    pairs, report = with_labels(judged, teacher, human_share) if teacher else (judged.pairs, {})
+        raise _not_live(space.name, towers is not None)
+    name, share = _new_name(paths, name), _share(teacher, human_share)
+    pairs, report = with_labels(judged, teacher, share) if teacher else (judged.pairs, {})
     bundle = train_student_bundle(
         pairs,
         paths.bundles / name,
-        template=template_without(space.template, judged.without) if towers else space.template,
+        template=space.template if towers is None else template_without(space.template, judged.without),
         statistics=judged.statistics,
         towers=TowerTraining(**towers) if towers is not None else None,
         encoder=judged.encoder,
@@ -99,12 +94,36 @@ def train_student(
     }
 
 
+def _not_live(space: str, towers: bool) -> UsageError:
+    own, place = ("a space of its towers", "SPACE") if towers else (f"one of {space}", space)
+    return UsageError(
+        f"--live is for students of the live space: {own} goes live with it, `pinfeather promote {place} "
+        "--bundle NAME`. Leave --live out."
+    )
+
+
+def _new_name(paths: RepoPaths, name: str | None) -> str:
+    name = name or free_name(paths)
+    if Path(name).name != name or name.startswith("."):
+        raise UsageError(f"A bundle cannot be called {name!r}: give a plain name such as student-2.")
+    if (paths.bundles / name).exists():
+        raise UsageError(f"There is a bundle {name} in {paths.bundles} already: give another --name.")
+    return name
+
+
+def _share(teacher: str | None, human_share: float | None) -> float:
+    """The share of human labels; one without a teacher to share with would do nothing."""
+    if human_share is not None and teacher is None:
+        raise UsageError("--human-share is between people and a teacher: name one with --teacher, or leave it out.")
+    return HUMAN_SHARE if human_share is None else human_share
+
+
 def train_student_on_files(
     files: Sequence[str],
     out: str,
     seed: int = 0,
     teacher: str | None = None,
-    human_share: float = 0.5,
+    human_share: float | None = None,
     towers: Mapping[str, Any] | None = None,
     dropout: float = 0.2,
     device: str = "auto",
@@ -122,12 +141,13 @@ def train_student_on_files(
     folder = Path(out)
     if folder.exists():
         raise UsageError(f"There is something at {folder} already: give another --out, or remove it.")
+    share = _share(teacher, human_share)
     pairs = file_pairs(files)
     report: dict[str, Any] = {}
     if teacher is not None:
         labels, report = teacher_labels(pairs, teacher, device, tell)
-        pairs = mixed(pairs, labels, human_share)
-        report |= {"human_share": human_share}
+        pairs = mixed(pairs, labels, share)
+        report |= {"human_share": share}
     bundle = train_student_bundle(
         pairs,
         folder,

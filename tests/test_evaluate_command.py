@@ -17,9 +17,10 @@ from embedders.cross_model import CrossSettings
 from embedders.encoder import load_encoder
 from embedders.evaluation.evaluate import measure
 from embedders.evaluation.pairs import PairSet
+from embedders.student_head import HeadTrainer
 from embedders.teacher import Teacher
 from embedders.teacher_training import TeacherTraining, train_teacher
-from embedders.training import fit_statistics, pair_features, score_pairs, train_student_head
+from embedders.training import fit_statistics, pair_features, score_pairs
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
 from feature_repo.validation import validate
 from pinfeather.judged import judged_pairs
@@ -185,8 +186,8 @@ def test_teachers_and_students_of_a_repository_are_named_apart(judged, teacher, 
     pairs = replace(judged_pairs(judged), slices={})
     encoder, statistics = WordEncoder(), fit_statistics(pairs)
     features = pair_features(pairs, encoder, DEFAULT_TEMPLATE, statistics)
-    head, report = train_student_head(pairs, encoder, DEFAULT_TEMPLATE, statistics, features=features)
-    made = StudentBundle.make("made", head, statistics, DEFAULT_TEMPLATE, encoder.fingerprint, ("pins",), {}, report)
+    head = HeadTrainer(pairs, features, statistics).fit()
+    made = StudentBundle.make("made", head, statistics, DEFAULT_TEMPLATE, encoder.fingerprint, ("pins",), {}, {})
     made.save(judged.bundles / "made")
     words = ["evaluate", "--repo", judged.root, "--pairs", held_out, "--json"]
     code, out, err = pinfeather(*words, "--scorer", "student", "--scorer", "teacher", "--bundle", "made")
@@ -226,8 +227,8 @@ def test_a_student_with_towers_of_its_own_reads_their_vectors(held_out, pinfeath
     query, pin = (load_encoder(towers[role], device="cpu") for role in ("query", "pin"))
     statistics = fit_statistics(pairs)
     features = pair_features(pairs, query, DEFAULT_TEMPLATE, statistics, pin_encoder=pin)
-    head, report = train_student_head(pairs, query, DEFAULT_TEMPLATE, statistics, features=features)
-    made = StudentBundle.make("own", head, statistics, DEFAULT_TEMPLATE, None, (), {}, report, towers=towers)
+    head = HeadTrainer(pairs, features, statistics).fit()
+    made = StudentBundle.make("own", head, statistics, DEFAULT_TEMPLATE, None, (), {}, {}, towers=towers)
     words = ["evaluate", "--pairs", held_out, "--bundle", made.save(tmp_path / "own"), "--device", "cpu", "--json"]
     code, out, err = pinfeather(*words, "--against", "zero-shot", "--scores", tmp_path / "s.parquet")
     assert code == 0, err

@@ -13,19 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedders.bundle import BundleError, StudentBundle, load_manifest
+from embedders.cross_validation import cross_fit, cross_validate
 from embedders.evaluation.folds import query_folds
 from embedders.evaluation.pairs import PairSet
 from embedders.relevance import SCALAR_NAMES, RelevanceInputs, feature_names, relevance_features
 from embedders.student import BASELINE, BLOCK_NAME, LevelCalibrator, RelevanceHead, train_head
-from embedders.training import (
-    cross_fit,
-    cross_validate,
-    fit_statistics,
-    pair_features,
-    score_columns,
-    score_pairs,
-    train_student_head,
-)
+from embedders.student_head import HeadTrainer
+from embedders.training import fit_statistics, pair_features, score_columns, score_pairs
 from feature_repo.errors import PinfeatherError
 from feature_repo.lexical import LexicalStatistics, encode_blob
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
@@ -223,9 +217,17 @@ def test_calibrator_turns_a_score_into_rising_levels():
     assert (chances.argmax(1) + 1).tolist() == [1, 3, 5]
 
 
+def trainer_of(pairs) -> HeadTrainer:
+    statistics = fit_statistics(pairs)
+    return HeadTrainer(pairs, pair_features(pairs, WordEncoder(), DEFAULT_TEMPLATE, statistics), statistics)
+
+
 def test_each_text_is_encoded_once_and_cross_validation_reports_every_scorer(pairs):
     encoder, done = WordEncoder(), []
-    rows = cross_validate(pairs, encoder, DEFAULT_TEMPLATE, folds=3, samples=50, progress=done.append)
+    statistics = fit_statistics(pairs)
+    made = pair_features(pairs, encoder, DEFAULT_TEMPLATE, statistics, done.append)
+    trainer = HeadTrainer(pairs, made, statistics)
+    rows = cross_validate(trainer, folds=3, samples=50)
     assert len(encoder.texts) == len(set(encoder.texts))
     assert [row["scorer"] for row in rows] == ["bm25", "zero-shot", "student"]
     assert [row["pairs"] for row in rows] == [288] * 3
@@ -234,15 +236,17 @@ def test_each_text_is_encoded_once_and_cross_validation_reports_every_scorer(pai
     difference = rows[0]["student_minus"]["auroc_4"]["difference"]
     assert difference == pytest.approx(student["auroc_4"] - rows[0]["auroc_4"])
     with pytest.raises(PinfeatherError, match="allowed are bm25"):
-        cross_validate(pairs, encoder, DEFAULT_TEMPLATE, scorers=["guess"])
+        cross_validate(trainer, scorers=["guess"])
 
 
 @pytest.mark.parametrize("scorer", ["bm25", "student"])
 def test_no_pair_is_scored_by_a_model_that_saw_its_query(pairs, features, scorer):
     folds = query_folds(pairs.queries, 3)
     changed = np.where(folds == 0, 6 - pairs.levels, pairs.levels)
+    statistics = fit_statistics(pairs)
     before, after = (
-        cross_fit(features, levels, pairs.queries, scorer, 3).probabilities for levels in (pairs.levels, changed)
+        cross_fit(HeadTrainer(dataclasses.replace(pairs, levels=levels), features, statistics), scorer, 3).probabilities
+        for levels in (pairs.levels, changed)
     )
     np.testing.assert_array_equal(before[folds == 0], after[folds == 0])
     assert (before[folds == 1] != after[folds == 1]).any()
@@ -261,15 +265,14 @@ def test_pins_that_read_the_same_are_encoded_once():
 def test_too_few_queries_for_folds_is_explained():
     one = PairSet.from_rows("one", ["a", "a"], [PinFields(title="x"), PinFields(title="y")], [1, 5])
     with pytest.raises(PinfeatherError, match="judge more queries"):
-        cross_validate(one, WordEncoder(), DEFAULT_TEMPLATE, samples=2)
+        cross_validate(trainer_of(one), samples=2)
 
 
 @pytest.fixture
 def bundle(pairs, tmp_path):
     statistics = fit_statistics(pairs)
-    head, report = train_student_head(pairs, WordEncoder(), DEFAULT_TEMPLATE, statistics)
-    assert (report["pairs"], report["queries"], report["source"]) == (288, 24, "made up for the test")
-    made = StudentBundle.make("first", head, statistics, DEFAULT_TEMPLATE, "words-1", ("pins-1",), {"a": 1.0}, report)
+    head = trainer_of(pairs).fit()
+    made = StudentBundle.make("first", head, statistics, DEFAULT_TEMPLATE, "words-1", ("pins-1",), {"a": 1.0}, {})
     made.save(tmp_path / "bundle")
     return made
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from embedders.bundle import BundleError, StudentBundle, load_manifest
 from embedders.evaluation.pairs import PairSet
 from embedders.relevance import RelevanceInputs, relevance_features
-from embedders.training import fit_statistics, pair_features, score_pairs, train_student_head
+from embedders.student_head import HeadTrainer
+from embedders.training import fit_statistics, pair_features, score_pairs
 from feature_repo.errors import UsageError
 from feature_repo.lexical import LexicalStatistics, bm25_ranking, encode_blob, lexical_features
 from feature_repo.pin_text import DEFAULT_TEMPLATE, FIELDS, LIST_FIELDS, PinFields
@@ -122,7 +123,7 @@ def test_features_and_head_are_those_of_pairs_that_never_had_the_source(off):
     np.testing.assert_array_equal(ours.bm25, never.bm25)
     plain = pair_features(pairs, WordEncoder(), DEFAULT_TEMPLATE, fit_statistics(pairs))
     assert not np.array_equal(ours.matrix, plain.matrix, equal_nan=True)
-    head, _ = train_student_head(pairs, WordEncoder(), template, statistics, features=ours)
+    head = HeadTrainer(pairs, ours, statistics, off).fit()
     for name in ("click_rate", "save_rate", "no_engagement") if "engagement" in off else ():
         assert head.scale[head.names.index(name)] == 0
 
@@ -131,16 +132,11 @@ def a_bundle(without=(), space=None) -> StudentBundle:
     pairs, encoder = made_pairs(), WordEncoder()
     statistics = fit_statistics(pairs, without)
     template = space.template if space else DEFAULT_TEMPLATE
-    head, report = train_student_head(
-        pairs,
-        encoder,
-        template,
-        statistics,
-        features=pair_features(pairs, encoder, template, statistics, without=without),
-    )
+    features = pair_features(pairs, encoder, template, statistics, without=without)
+    head = HeadTrainer(pairs, features, statistics, without).fit()
     tower = space.model_fingerprint if space else encoder.fingerprint
     names = (space.name if space else "space",)
-    return StudentBundle.make("made", head, statistics, template, tower, names, {}, report, without=without)
+    return StudentBundle.make("made", head, statistics, template, tower, names, {}, {}, without=without)
 
 
 def test_a_bundle_remembers_what_it_was_trained_without(tmp_path):

@@ -9,13 +9,15 @@ import pytest
 from tower_models import tiny_base
 
 from embedders.calibration import fit_temperature
-from embedders.cross_model import CrossSettings, PairTokenizer, cross_network, layers_of
+from embedders.cross_model import CrossSettings, cross_network
 from embedders.evaluation.pairs import PairSet
 from embedders.optimising import shuffled_batches
+from embedders.pair_tokens import PairTokenizer
 from embedders.student import softmax
 from embedders.targets import balanced_weights, soft_targets
 from embedders.teacher import Teacher, TeacherError
 from embedders.teacher_training import TeacherTraining, train_teacher
+from embedders.training_base import layers_of
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.pin_text import PinFields
 

@@ -33,11 +33,9 @@ def train_command() -> None:
 )
 @click.option(
     "--human-share",
-    default=0.5,
-    show_default=True,
     type=FiniteRange(0, 1),
     show_envvar=True,
-    help="With --teacher: how much people's levels count where a pair has both.",
+    help="With --teacher: how much people's levels count where a pair has both; default 0.5.",
 )
 @click.option("--towers/--no-towers", default=False, show_default=True, show_envvar=True, help="Train towers (v2).")
 @click.option(
@@ -79,7 +77,7 @@ def train_student_command(
     out: str | None,
     name: str | None,
     teacher: str | None,
-    human_share: float,
+    human_share: float | None,
     towers: bool,
     dropout: float,
     seed: int,
