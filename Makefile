@@ -62,7 +62,7 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.crowdflower \
 	  || echo "benchmarks.crowdflower: not run (no data; see its first lines)"
 
-results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/results.md (an hour and a half on 2 cores)
+results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/results.md (hours on 2 cores; never timed as one run)
 	@test -d build/relevance/student || $(BIN)/python -m benchmarks.relevance.train
 	$(BIN)/python -m benchmarks.relevance.backbones
 	$(BIN)/python -m benchmarks.relevance.sources
