@@ -11,7 +11,7 @@ import numpy as np
 
 from embedders.bundle import StudentBundle
 from embedders.encoder import Encoder, load_encoder
-from embedders.evaluation.metrics import LEVELS, Floats
+from embedders.evaluation.metrics import LEVELS, Floats, Ints
 from embedders.evaluation.pairs import PairSet
 from embedders.student_head import DROPOUT, HeadTrainer
 from embedders.tower_folder import model_fingerprint
@@ -19,7 +19,7 @@ from embedders.tower_training import TowerTraining, forget_towers, train_towers
 from embedders.training import PairFeatures, fit_statistics, pair_features
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.lexical import LexicalStatistics
-from feature_repo.pin_text import DEFAULT_TEMPLATE, PinTextTemplate
+from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields, PinTextTemplate
 
 Tell = Callable[[str], None]
 
@@ -35,31 +35,50 @@ def mixed(people: PairSet, labels: Floats, share: float) -> PairSet:
 
 
 def together(name: str, *parts: PairSet) -> PairSet:
-    """The pairs of several sets one after another, each with its own pins; blobs, vectors and rates if all have them.
+    """The pairs of several sets one after another; blobs, vectors and rates of their pins if all have them.
+
+    A pin of which all of that is alike counts once: as two pins it would be held against itself in training.
 
     :raises PinfeatherError: if a set has neither targets nor levels, or there is no set.
     """
     if not parts:
         raise PinfeatherError("There are no pairs to train on: judge some, or label some with `pinfeather label`.")
     starts = np.cumsum([0, *(len(part.pins) for part in parts[:-1])])
+    pin_of = np.concatenate([part.pin_of + start for part, start in zip(parts, starts, strict=True)])
     kept: dict[str, Any] = {}
     for key in ("pin_vectors", "click_rate", "save_rate"):
         if all(getattr(part, key) is not None for part in parts):
             kept[key] = np.concatenate([getattr(part, key) for part in parts])
     if all(part.blobs is not None for part in parts):
         kept["blobs"] = tuple(blob for part in parts for blob in part.blobs or ())
+    pins = tuple(pin for part in parts for pin in part.pins)
+    first, number = _first_of_each(pins, kept)
+    kept = {key: tuple(value[row] for row in first) if key == "blobs" else value[first] for key, value in kept.items()}
     if all(part.levels is not None for part in parts):
         kept["levels"] = np.concatenate([part.require_levels() for part in parts])
     return PairSet(
         name,
         tuple(query for part in parts for query in part.queries),
-        tuple(pin for part in parts for pin in part.pins),
-        np.concatenate([part.pin_of + start for part, start in zip(parts, starts, strict=True)]),
+        tuple(pins[row] for row in first),
+        number[pin_of],
         targets=np.concatenate([part.require_targets() for part in parts]),
         weights=np.concatenate([np.ones(len(part)) if part.weights is None else part.weights for part in parts]),
         source=", ".join(dict.fromkeys(part.source or part.name for part in parts)),
         **kept,
     )
+
+
+def _first_of_each(pins: Sequence[PinFields], known: Mapping[str, Any]) -> tuple[Ints, Ints]:
+    """Rows of the distinct pins [D], and the number of each pin among them [P]; ``known`` is per pin."""
+    rows = list(zip(pins, *(_comparable(values) for values in known.values()), strict=True))
+    numbers: dict[Any, int] = {}
+    number = np.array([numbers.setdefault(row, len(numbers)) for row in rows], dtype=np.int64)
+    return np.unique(number, return_index=True)[1], number
+
+
+def _comparable(values: Any) -> list[Any]:
+    """One key a row: bytes, so that a missing value (NaN) equals another one."""
+    return [row.tobytes() for row in values] if isinstance(values, np.ndarray) else list(values)
 
 
 def train_student_bundle(

@@ -143,6 +143,14 @@ def test_targets_mix_what_people_and_teacher_say():
     assert len(both) == 16
     assert both.levels is None
     assert [both.pins[pin] for pin in both.pin_of[8:]] == [pairs.pins[pin] for pin in pairs.pin_of]
+    assert both.pins == pairs.pins
+    rates = {name: np.full(len(pairs.pins), np.nan) for name in ("click_rate", "save_rate")}
+    rated = dataclasses.replace(pairs, **rates)
+    other = np.where(np.arange(len(pairs.pins)) == 0, 0.5, np.nan)
+    apart = together("apart", rated, rated, dataclasses.replace(rated, click_rate=other))
+    assert apart.pins == (*pairs.pins, pairs.pins[0])
+    np.testing.assert_array_equal(apart.click_rate, [*rates["click_rate"], 0.5])
+    assert (apart.pin_of[16:] == len(pairs.pins)).tolist() == (pairs.pin_of == 0).tolist()
     np.testing.assert_allclose(both.require_targets()[8:], 0.2)
     np.testing.assert_allclose(both.weights, [1.0] * 8 + [2.0] * 8)
     with pytest.raises(PinfeatherError, match="no pairs to train on"):

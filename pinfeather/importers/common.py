@@ -135,9 +135,10 @@ def level_of(path: Path, number: int, column: str, value: Any, levels: Mapping[A
 
 
 def write_set(of: PublicSet, raw: Path, pins: Iterable[Row], judgments: Iterable[Row]) -> dict[str, int]:
-    """Write both tables, all of them or nothing, and count ``pins``, ``judgments`` and ``queries``.
+    """Write both tables and count ``pins``, ``judgments`` and ``queries``; an error writes nothing.
 
-    The pins are read to their end before the first judgment; writing a set again replaces its two files.
+    The pins are read to their end before the first judgment; writing a set again replaces its two files, one after the
+    other: a process that is killed between them leaves the former judgments, so write it again then.
 
     :raises PinfeatherError: if ``raw`` holds another catalogue, or what the rows come from cannot be read.
     """
