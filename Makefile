@@ -53,6 +53,11 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	$(BIN)/python -m benchmarks.captions
 	$(BIN)/python -m benchmarks.features_report
 	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m benchmarks.query_cache
+	$(BIN)/python -m benchmarks.home_feed
+	$(BIN)/python -m benchmarks.serving.score
+	$(BIN)/python -m benchmarks.serving.start
+	$(BIN)/python -m benchmarks.serving.http
 	$(BIN)/python -m benchmarks.materialize.scale --pins 1000000
 	$(BIN)/python -m benchmarks.materialize.edge
 	$(BIN)/python -m benchmarks.materialize.kills
@@ -61,6 +66,8 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	  || echo "benchmarks.board_titles: not run (no data; see its first lines)"
 	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.crowdflower \
 	  || echo "benchmarks.crowdflower: not run (no data; see its first lines)"
+	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.retrieval \
+	  || echo "benchmarks.retrieval: not run (no data; see its first lines)"
 
 results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/results.md (hours on 2 cores; never timed as one run)
 	@test -d build/relevance/student || $(BIN)/python -m benchmarks.relevance.train

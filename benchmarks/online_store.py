@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100, help="requests of each kind and size (default 100)")
     parser.add_argument("--rounds", type=int, default=3, help="times that everything is written (default 3)")
     parser.add_argument("--vectors", type=int, default=100_000, help="vectors that are searched (default 100000)")
-    parser.add_argument("--cache-mb", type=int, default=64, help="decoded rows a reader keeps (default 64, ours too)")
+    parser.add_argument("--cache-mb", type=int, default=256, help="decoded rows a reader keeps (default 256, ours too)")
     parser.add_argument("--out", type=Path, help="the JSON report; default results/online_store.json")
     options = parser.parse_args()
     report = machine("online_store", PACKAGES)

@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedders.backbone import load_backbone
+from embedders.backbone import load_token_vectors
 from embedders.model_files import ModelFolderError
 from embedders.model_folder import PACKAGED, packaged_model_path
 from embedders.recipe import EncodingRecipe, choose_recipe
@@ -156,7 +156,7 @@ def load_encoder(
         fingerprint = check_fingerprint(folder, expected_fingerprint, prompt)
     recipe = choose_recipe(device, precision, threads, token_budget)
     tokenizer = TextTokenizer(folder)
-    torch_model = load_backbone(folder, recipe.device, recipe.precision)
+    torch_model = load_token_vectors(folder, recipe.device, recipe.precision)
     head = Head.of(folder.pooling, folder.projection(), recipe.device)
     runner: Runner = CudaRunner(torch_model, head) if recipe.device == "cuda" else CpuRunner(torch_model, head, recipe)
     logger.info(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,11 @@ class RelevanceInputs:
     """[n]"""
     without: Sequence[str] = ()
     """Sources of :data:`feature_repo.switchboard.SOURCES` that are off: their tokens and rates count as missing."""
+    lexical: NDArray[np.float32] | None = None
+    """[n, L] what :func:`feature_repo.lexical.lexical_features` gives of query and ``blobs``, where it is at hand."""
 
 
+@lru_cache(maxsize=16)
 def feature_names(dimension: int) -> tuple[str, ...]:
     """Names of the columns of :func:`relevance_features` for towers of ``dimension``."""
     return SCALAR_NAMES + tuple(f"{TOWER_PRODUCT}{index:03d}" for index in range(dimension))
@@ -77,12 +81,17 @@ def relevance_features(inputs: RelevanceInputs, statistics: LexicalStatistics | 
     """
     rows, dimension = inputs.pin_vectors.shape
     names = feature_names(dimension)
-    out = np.full((rows, len(names)), np.nan, dtype=np.float32)
-    if inputs.query_vector is not None:
-        products = out[:, len(SCALAR_NAMES) :]
+    out = np.empty((rows, len(names)), dtype=np.float32)
+    products = out[:, len(SCALAR_NAMES) :]
+    out[:, : len(SCALAR_NAMES)] = np.nan
+    if inputs.query_vector is None:
+        products[:] = np.nan
+    else:
         np.multiply(inputs.pin_vectors, inputs.query_vector, out=products, casting="same_kind")
         out[:, _AT["cosine"]] = products.sum(axis=1)
-    if statistics is not None:
+    if inputs.lexical is not None:
+        out[:, _LEXICAL] = inputs.lexical
+    elif statistics is not None:
         out[:, _LEXICAL], _ = lexical_features(inputs.query, inputs.blobs, statistics, lexical_off(inputs.without))
     for name, rate in (("click_rate", inputs.click_rate), ("save_rate", inputs.save_rate)):
         if rate is not None and name not in rates_off(inputs.without):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,8 @@ from embedders.tokens import TokenBatch
 
 Block = tuple[NDArray[np.intp], NDArray[np.float32]]
 Item = TypeVar("Item")
+TokenVectors = Callable[[Any, Any], Any]
+"""A model: token ids and mask [b, n] to token vectors [b, n, hidden], torch tensors on its device."""
 _END = object()
 
 
@@ -54,7 +56,7 @@ class Head:
         return cls(pooling, weight, bias, projection.tanh)
 
 
-def pooled(model: Any, ids: Any, mask: Any, head: Head) -> Any:
+def pooled(model: TokenVectors, ids: Any, mask: Any, head: Head) -> Any:
     """Unit vectors [b, dimension] in float32 from token ids and mask [b, length], both torch tensors on one device.
 
     Mean pooling is sum(h * mask) / sum(mask), then the last layer, then v / |v|; all in float32 whatever the model
@@ -64,7 +66,7 @@ def pooled(model: Any, ids: Any, mask: Any, head: Head) -> Any:
 
     # Not around a yield: the mode belongs to the thread and would leak into the caller.
     with torch.inference_mode():
-        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        hidden = model(ids, mask).float()
         if head.pooling == "cls":
             vectors = hidden[:, 0]
         else:
@@ -82,7 +84,7 @@ class CpuRunner:
     Workers with one thread each beat one worker with many: OpenMP threads spin while they wait for each other.
     """
 
-    def __init__(self, model: Any, head: Head, recipe: EncodingRecipe) -> None:
+    def __init__(self, model: TokenVectors, head: Head, recipe: EncodingRecipe) -> None:
         import torch
 
         self._model, self._head = model, head
@@ -113,13 +115,14 @@ class CpuRunner:
     def _compute(self, batch: TokenBatch) -> NDArray[np.float32]:
         import torch
 
-        return pooled(self._model, torch.from_numpy(batch.ids), torch.from_numpy(batch.mask), self._head).numpy()
+        ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+        return pooled(self._model, ids, mask, self._head).numpy()
 
 
 class CudaRunner:
     """One CUDA device. A background thread tokenises and pins while the device computes; copies do not block."""
 
-    def __init__(self, model: Any, head: Head) -> None:
+    def __init__(self, model: TokenVectors, head: Head) -> None:
         self._model, self._head = model, head
 
     def run(self, batches: Iterator[TokenBatch]) -> Generator[Block, None, None]:

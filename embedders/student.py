@@ -28,6 +28,8 @@ CLIP = 5.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 _EXACT = 1e-7
+_BLOCK = 64
+"""Rows at a time, so that what lies between features and logits stays in the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +81,17 @@ class RelevanceHead:
                 f"The head reads [n, {len(self.names)}] features, got {list(features.shape)}: the bundle belongs to "
                 "other towers or another version of the features. Train it again with `pinfeather train student`."
             )
+        z = np.subtract(features, self.mean)
         with np.errstate(invalid="ignore"):  # infinity in a feature that is switched off
-            z = (features - self.mean) * self.scale
-        np.nan_to_num(z, copy=False, nan=0.0, posinf=CLIP, neginf=-CLIP)
-        return np.clip(z, -CLIP, CLIP, out=z)
+            z *= self.scale
+        np.copyto(z, 0, where=np.isnan(z))
+        np.minimum(z, CLIP, out=z)  # with maximum a third of the time of clip: this is on the way of every request
+        return np.maximum(z, -CLIP, out=z)
 
     def logits(self, features: Floats) -> NDArray[np.float64]:
         """[n, 5] before the softmax."""
-        return _logits(self.standardised(features), self.weights, self.bias)
+        blocks = [features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK)] or [features]
+        return np.concatenate([_logits(self.standardised(block), self.weights, self.bias) for block in blocks])
 
     def probabilities(self, features: Floats) -> NDArray[np.float64]:
         """P(level 1) to P(level 5) of each row, [n, 5]; rows sum to 1."""

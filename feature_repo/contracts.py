@@ -93,7 +93,13 @@ _PIN_COLUMNS = (
 ACTIONS = ("impression", "click", "long_click", "save")
 
 _CONTRACTS = (
-    TableContract("pins", _PIN_COLUMNS, required=True, unique="pin_id"),
+    TableContract(
+        "pins",
+        # Whether anybody may be shown it; nobody said where it is null.
+        (*_PIN_COLUMNS, Column("safe", Kind.BOOLEAN)),
+        required=True,
+        unique="pin_id",
+    ),
     TableContract(
         "board_saves",
         (

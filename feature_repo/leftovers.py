@@ -22,7 +22,7 @@ _UNFINISHED = re.compile(r"\..+?(?:\.(?P<pid>[0-9]+))?\.(?:tmp|part|new|dropped|
 _SCRATCH = re.compile(r"\.(?:scan|spill|past|join|report)-(?:(?P<host>.+)-(?P<pid>[0-9]+)-)?[^-]+")
 _SWEPT = frozenset(
     {"valid", "rejected", "views", "aggregates", "history", "pin_versions", "captions", "ledger", "vectors", "erasures"}
-    | {"reports", "lexical", "bundles", "spaces", "releases", "samples", "labels", "teachers"}
+    | {"reports", "lexical", "bundles", "spaces", "releases", "samples", "labels", "teachers", "warm"}
 )
 _CLOCK_SLACK = 2.0
 """Seconds: the kernel tells when it booted in whole ones."""

@@ -176,6 +176,11 @@ class RepoPaths:
         return self.data / "vectors"
 
     @property
+    def warm(self) -> Path:
+        """Query vectors for clients to begin with: ``warm/<space>.npz``."""
+        return self.data / "warm"
+
+    @property
     def spaces(self) -> Path:
         """Space manifests: ``spaces/<space>.json``."""
         return self.data / "spaces"

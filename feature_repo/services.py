@@ -25,6 +25,10 @@ SERVICES: dict[str, tuple[str, tuple[str, ...]]] = {
         "All words that are known of a pin.",
         ("pin_text", "pin_link_text", "pin_captions", "pin_board_titles", "pin_engaged_queries"),
     ),
+    "query_stats_v1": (
+        "How often a query is searched, by whom, and about what.",
+        ("query_stats",),
+    ),
 }
 
 

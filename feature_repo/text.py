@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -9,6 +10,9 @@ import regex
 
 TEXT_VERSION = 2
 """Bumped when :func:`normalise` or :func:`words` change what they give."""
+
+QUERY_CHARACTERS = 1_000
+"""Characters of a canonical query at most; no model reads as many, and few people type as many."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 # Format characters that nobody sees: byte order mark, soft hyphen, zero-width space, directions and the like. Joiners
@@ -40,9 +44,22 @@ def normalise(text: str | None) -> str:
 def canonical_query(text: str | None) -> str:
     """The one form of a query used as cache key, join key and model input: :func:`normalise`, then lower case.
 
-    A letter may combine in lower case where it does not in upper case (H and U+0331), hence NFC once more.
+    A letter may combine in lower case where it does not in upper case (H and U+0331), hence NFC once more. Of a longer
+    query the first :data:`QUERY_CHARACTERS` are kept; the first 16 times as many are read.
     """
-    return unicodedata.normalize("NFC", normalise(text).lower())
+    if text and len(text) > QUERY_CHARACTERS:
+        text = text[: 16 * QUERY_CHARACTERS]  # bounds the work on megabytes of blanks
+    canonical = unicodedata.normalize("NFC", normalise(text).lower())
+    return canonical if len(canonical) <= QUERY_CHARACTERS else canonical[:QUERY_CHARACTERS].rstrip()
+
+
+def query_digest(text: str) -> bytes:
+    """16 bytes that stand for a canonical query where its text must not be kept: BLAKE2b (RFC 7693).
+
+    Nobody can make two queries with one digest, so none is answered with the vector of another. Whoever guesses a query
+    can tell its digest: this hides texts from those who read along, not from those who try out words.
+    """
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def words(text: str) -> list[str]:

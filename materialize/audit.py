@@ -311,7 +311,7 @@ def _find_pending(
     """Pins whose source has moved on since they were written."""
     scan = open_pin_scan(con, definitions, space, ledger, check.held)
     quarantined = ledger.quarantined(space.name)
-    for batch in pin_changes(scan, space.template):
+    for batch in pin_changes(scan, space):
         for change in batch:
             if change.kind in (Kind.NEW, Kind.CHANGED) and change.text_fp in quarantined:
                 check.result.quarantined += 1

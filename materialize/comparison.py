@@ -61,7 +61,7 @@ def freshness(paths: RepoPaths, space: Space, ledger: Ledger, store: VectorStore
         scan = open_pin_scan(con, load_definitions(paths), space, ledger, held_pins(paths))
         wanted, behind = scan.unchanged - scan.still_empty, len(scan.gone)
         current, quarantined = wanted, 0
-        for batch in pin_changes(scan, space.template):
+        for batch in pin_changes(scan, space):
             for change in batch:
                 if change.kind is Kind.REJECTED:
                     behind += change.had_vector

@@ -132,7 +132,7 @@ def _change(
 ) -> PinChange | None:
     """The change of ``pin_id`` that a run would see now."""
     scan = open_pin_scan(con, definitions, space, ledger, held)
-    for batch in pin_changes(scan, space.template):
+    for batch in pin_changes(scan, space):
         for change in batch:
             if change.pin_id == pin_id:
                 return change

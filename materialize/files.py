@@ -6,10 +6,10 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def fsync_dir(folder: Path) -> None:
@@ -43,6 +43,8 @@ def write_parquet(path: Path, table: pa.Table, repeating: Sequence[str] | None =
 
     :param repeating: columns whose values repeat, which alone are then stored as a dictionary; None tries it with all.
     """
+    import pyarrow.parquet as pq
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     dictionary = True if repeating is None else list(repeating)

@@ -37,6 +37,7 @@ def space_of_model(model: str, name: str | None, without: Sequence[str], dimensi
         recipe={},
         tower="" if dimension is None else whole,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        words=True,
     )
 
 
@@ -83,6 +84,7 @@ def space_of_bundle(paths: RepoPaths, bundle: str, name: str | None = None) -> S
         query_model="" if shared else str(folder / manifest.towers["query"]),
         bundle=own,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        words=True,
     )
 
 

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import xxhash
 
 from embedders.tokens import TokenCounter
-from feature_repo.lexical import LEXICAL_VERSION
+from feature_repo.lexical import LEXICAL_VERSION, encode_blob
 from feature_repo.paths import RepoPaths
-from feature_repo.pin_text import PinFields, PinTextTemplate
+from feature_repo.pin_text import PinFields
 from materialize import vector_log
 from materialize.definitions import RepoDefinitions, load_definitions
 from materialize.feature_rows import unwritable
@@ -61,6 +61,8 @@ class PinChange:
     truncated: bool
     doubtful: bool
     """A run was killed while it wrote this pin, or the store lost it: the vector log may have its vector."""
+    blob: bytes | None = None
+    """Its words, see :func:`feature_repo.lexical.encode_blob`, for a space whose points have them; else None."""
 
 
 @dataclass
@@ -123,19 +125,23 @@ class Counts:
         return not (self.new + self.changed + self.payload_only + self.gone + rows)
 
 
-def pin_changes(scan: PinScan, template: PinTextTemplate) -> Iterator[list[PinChange]]:
-    """Every differing pin of ``scan``, canonicalised and compared with the ledger, batch by batch."""
+def pin_changes(scan: PinScan, space: Space) -> Iterator[list[PinChange]]:
+    """Every differing pin of ``scan``, canonicalised and compared with the ledger of ``space``, batch by batch."""
     for rows in scan.differing():
-        yield [_change(row, template) for row in rows]
+        yield [_change(row, space) for row in rows]
 
 
-def _change(row: dict[str, Any], template: PinTextTemplate) -> PinChange:
-    rendered = template.render(PinFields.from_row(row))
+def _change(row: dict[str, Any], space: Space) -> PinChange:
+    fields = PinFields.from_row(row)
+    rendered = space.template.render(fields)
     text_fp = bytes.fromhex(rendered.fingerprint) if rendered.text else None
-    payload = {name: row[name] for name in PAYLOAD_COLUMNS if row[name] is not None}
+    blob = encode_blob(fields) if space.words and text_fp else None
+    payload = {name: row[name] for name in PAYLOAD_COLUMNS if row.get(name) is not None}
     if "created_at" in payload:
         payload["created_at"] = to_micros(payload["created_at"])
-    payload_fp = xxhash.xxh3_64_intdigest(json.dumps([payload, LEXICAL_VERSION], sort_keys=True).encode())
+    payload_fp = xxhash.xxh3_64_intdigest(
+        json.dumps([payload, LEXICAL_VERSION], sort_keys=True).encode() + (blob or b"")
+    )
     if text_fp is None:
         kind = Kind.REJECTED
     elif not row["known"] or row["text_fp"] is None:
@@ -157,6 +163,7 @@ def _change(row: dict[str, Any], template: PinTextTemplate) -> PinChange:
         had_vector=bool(row["known"]) and row["text_fp"] is not None,
         truncated=rendered.truncated,
         doubtful=row["text_fp"] == DOUBTFUL_TEXT,
+        blob=blob,
     )
 
 
@@ -168,7 +175,7 @@ def count_pins(scan: PinScan, space: Space, counts: Counts, selection: Selection
     counts.unchanged = scan.unchanged - scan.still_empty
     counts.rejected = scan.still_empty + scan.held
     counts.gone = len(selection.gone(scan.gone))
-    for batch in selection.pick(pin_changes(scan, space.template)):
+    for batch in selection.pick(pin_changes(scan, space)):
         fresh = []
         for change in batch:
             counts.truncated += change.truncated

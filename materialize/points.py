@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,17 +11,27 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from materialize.ledger import SCHEMA
+from materialize.payload_fields import PAYLOAD_INDEXES
 from materialize.plan import PinChange
 from materialize.releases import LIVE_EMBEDDING
-from materialize.sources import PAYLOAD_INDEXES
 from materialize.spaces import Space
 from materialize.stores.layout import point_id, row_payload, to_micros
 from materialize.stores.port import DEFAULT_VECTOR, CollectionSpec, Point, VectorSpec
+from materialize.words import WORDS, pin_words
 
 
-def space_spec(space: Space) -> CollectionSpec:
-    """What the collection of a space is made with."""
-    return CollectionSpec({DEFAULT_VECTOR: VectorSpec(space.dimension)}, indexes=PAYLOAD_INDEXES)
+def space_spec(space: Space, payload: Collection[str] = tuple(PAYLOAD_INDEXES)) -> CollectionSpec:
+    """What the collection of a space is made with.
+
+    :param payload: the fields that its points have: an index of another would say that one can filter by it.
+    """
+    sparse = (WORDS,) if space.words else ()
+    vector = VectorSpec(space.dimension, half=space.words)  # a space from before there were words has neither
+    return CollectionSpec(
+        {DEFAULT_VECTOR: vector},
+        sparse,
+        indexes={name: kind for name, kind in PAYLOAD_INDEXES.items() if name in payload},
+    )
 
 
 def pin_point_id(project: str, pin_id: str) -> str:
@@ -32,7 +42,7 @@ def pin_point_id(project: str, pin_id: str) -> str:
 def pin_point(
     project: str, space: Space, change: PinChange, vector: npt.NDArray[np.float32], created: datetime
 ) -> Point:
-    """The point of a pin: its vector, and the payload of its present row."""
+    """The point of a pin: its vector, and payload and words of its present row."""
     payload = row_payload(
         LIVE_EMBEDDING,
         {"pin_id": change.pin_id},
@@ -46,7 +56,9 @@ def pin_point(
             "model": space.model_fingerprint,
         },
     )
-    return Point(pin_point_id(project, change.pin_id), payload, {DEFAULT_VECTOR: vector})
+    words = pin_words(change.blob) if change.blob else None
+    sparse = {WORDS: words} if words else {}
+    return Point(pin_point_id(project, change.pin_id), payload, {DEFAULT_VECTOR: vector}, sparse)
 
 
 def ledger_entries(batch: Sequence[PinChange]) -> pa.Table:

@@ -32,6 +32,8 @@ OVERLAP_MIN = 0.3
 NDCG_DROP_MAX = 0.01
 """Most that nDCG@20 by cosine may lose on the judgments."""
 
+Warm = Callable[[Space], int]
+"""Makes the query vectors that clients of a space begin with; how many there are."""
 Judge = Callable[[Space], float | None]
 """nDCG@20 by cosine of a space on the judgments; None where there are none."""
 
@@ -71,6 +73,8 @@ class Switch:
     switched: bool
     bundle: str | None = None
     lexical: str | None = None
+    warmed: int | None = None
+    """Head queries whose vectors clients begin with; None where none were asked for."""
     checks: list[Check] = field(default_factory=list)
     apply_needed: bool = False
     """The live Feast view declares another dimension until `pinfeather apply` was run."""
@@ -94,6 +98,7 @@ def promote(
     gate: Gate | None = None,
     judge: Judge | None = None,
     *,
+    warm: Warm | None = None,
     bundle: str | None = None,
     without_bundle: bool = False,
     lock_timeout: float = 10.0,
@@ -103,6 +108,7 @@ def promote(
     No writer comes in between the checks and the switch. The former live space stays and is kept fresh. Where the space
     is live already, another student goes live with it, and there is nothing for the gate to look at.
 
+    :param warm: called before anybody is kept waiting, so what it made stays where a check fails.
     :param bundle: the student that the new release names; must have been trained on the space, or have its pin tower.
         One that lies outside the repository is copied into it.
     :param without_bundle: the new release names no student; the client then ranks by cosine.
@@ -113,26 +119,24 @@ def promote(
     gate = gate or Gate()
     space = load_space(paths, name)
     bundle = adopt_bundle(paths, bundle) if bundle else None
+    _must_change(paths, name, bundle, without_bundle)
+    warmed = warm(space) if warm else None
     with open_store(paths, f"promote {name}", lock_timeout) as store, Ledger(paths) as ledger:
         space = load_space(paths, name)
-        current = current_release(paths)
-        if current is None or current.live_space is None:
-            raise PinfeatherError(f"Nothing is live in {paths.root} yet: run `pinfeather materialize` first.")
-        student = None if without_bundle else bundle or current.bundle
-        if current.live_space == name and student == current.bundle:
-            raise UsageError(f"Space {name} is live already, by release {current.number}.")
+        current, student = _must_change(paths, name, bundle, without_bundle)
         _must_stand(space, store)
         _check_student(paths, current, space, student)
         if current.live_space == name:
             release = write_release(paths, bundle=bundle, without_bundle=without_bundle)
             _serve(paths, store, release)
-            return Switch(name, name, release.number, current.number, True, student, current.lexical)
-        live = load_space(paths, current.live_space)
+            return Switch(name, name, release.number, current.number, True, student, current.lexical, warmed)
+        live = load_space(paths, current.live_space or "")
         fewer = store.count(live.name) - store.count(name)
         checks = [_coverage(freshness(paths, space, ledger, store), name, fewer), _overlap(live, space, store, gate)]
         if judge is not None:
             checks.append(_ndcg(judge(live), judge(space), gate))
-        switch = Switch(name, live.name, current.number, current.number, False, student, current.lexical, checks)
+        named = student, current.lexical
+        switch = Switch(name, live.name, current.number, current.number, False, *named, warmed, checks)
         failed = [check.words for check in checks if not check.passed]
         if failed and not gate.force:
             raise GateError(switch, f"Space {name} is not promoted: {' '.join(failed)}")
@@ -143,6 +147,17 @@ def promote(
     switch.release, switch.switched = release.number, True
     switch.apply_needed = space.dimension != live.dimension
     return switch
+
+
+def _must_change(paths: RepoPaths, name: str, bundle: str | None, without_bundle: bool) -> tuple[Release, str | None]:
+    """The release that serves, and the student that the next one will name."""
+    current = current_release(paths)
+    if current is None or current.live_space is None:
+        raise PinfeatherError(f"Nothing is live in {paths.root} yet: run `pinfeather materialize` first.")
+    student = None if without_bundle else bundle or current.bundle
+    if current.live_space == name and student == current.bundle:
+        raise UsageError(f"Space {name} is live already, by release {current.number}.")
+    return current, student
 
 
 def rollback(paths: RepoPaths, to: int | None = None, lock_timeout: float = 10.0) -> Switch:

@@ -150,7 +150,8 @@ def revive_held(run: SpaceRun, delete: Callable[[SpaceRun, list[str]], None]) ->
                 text="",
                 text_fp=None,
                 payload={name: had[name] for name in PAYLOAD_COLUMNS if name in had},
-                payload_fp=int(had.get("payload_fp", 0)),
+                # Written without its words, which nobody knows here: the next valid row brings them.
+                payload_fp=0 if run.space.words else int(had.get("payload_fp", 0)),
                 raw=DOUBTFUL_RAW,
                 event_timestamp=event or run.started,
                 had_vector=True,

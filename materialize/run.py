@@ -32,7 +32,7 @@ from materialize.quarantine import CarefulEncoding, EncoderFailedError
 from materialize.reconcile import reconcile_space, reconcile_views, space_definition
 from materialize.releases import LIVE_EMBEDDING, current_release, write_release
 from materialize.revive import doubt_logged, left_unfinished, revive_held, settle_held_rows
-from materialize.scan import PinScan, connect, held_pins, raw_engine
+from materialize.scan import PinScan, connect, held_pins, payload_columns, raw_engine
 from materialize.selection import PAID, Selection, unknown_pins
 from materialize.spaces import Space, Status, change_space, empty_dropping, save_space
 from materialize.stages import timed
@@ -181,7 +181,9 @@ def _run_target(
     space = target.space
     counts = RunCounts(space.name)
     number = vector_log.note_run(paths, ledger.start_run(space.name, after=vector_log.last_run(paths)))
-    store.create(space.name, space_spec(space))
+    if target.scope is not Scope.FROZEN or space.name not in store.collections():
+        # A frozen space gets no index of a field that its points were written without.
+        store.create(space.name, space_spec(space, payload_columns(definitions)))
     strangers = reconcile_space(definitions.project, space.name, ledger, store, number)
     doubt_logged(paths, space.name, ledger, number)
     with timed(counts.stages, "scan"):
@@ -346,7 +348,7 @@ def _note_state(run: SpaceRun, scan: PinScan) -> None:
 
 def _batches(run: SpaceRun, scan: PinScan) -> Iterator[list[PinChange]]:
     """Changes in batches of at most :data:`BATCH_TEXTS`."""
-    for changes in chosen(run.target, run.selection.pick(pin_changes(scan, run.space.template)), run.counts):
+    for changes in chosen(run.target, run.selection.pick(pin_changes(scan, run.space)), run.counts):
         if run.target.limit is not None:
             tally(run.counts, changes)
             _guard_deletes(scan, run.counts, run.target, run.options, run.selection)  # nothing was counted ahead

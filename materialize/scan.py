@@ -32,9 +32,9 @@ from materialize.hashes import (
     sorting,
     span,
 )
+from materialize.payload_fields import LATER_PAYLOAD, PAYLOAD_COLUMNS
 from materialize.shards import Entries, TableEntries
 from materialize.sources import (
-    PAYLOAD_COLUMNS,
     PIN_VIEW,
     SCAN_VERSION,
     TEXT_COLUMNS,
@@ -168,7 +168,7 @@ class PinScan:
         The pins ``held`` are never gone.
         """
         self._con = con
-        self._wanted = {**{field: TEXT_COLUMNS[field] for field in fields}, **PAYLOAD_COLUMNS}
+        self._wanted = {**{field: TEXT_COLUMNS[field] for field in fields}, **payload_columns(definitions)}
         names = [PIN_VIEW, *sorted({view for view, _ in self._wanted.values()} - {PIN_VIEW})]
         _check(definitions, names, self._wanted)
         self._views = {name: con.hashed(definitions.views[name]) for name in names}
@@ -268,6 +268,15 @@ def _created(found: Fetched, names: Sequence[str]) -> pa.Array:
 def _parts(view: HashedView) -> list[str]:
     """What of a pass a pin's text depends on."""
     return [name for name in view.names if name != "rest"]
+
+
+def payload_columns(definitions: RepoDefinitions) -> dict[str, tuple[str, str]]:
+    """The payload that the registry has; only of :data:`LATER_PAYLOAD` it may lack anything."""
+    return {
+        field: (view, feature)
+        for field, (view, feature) in PAYLOAD_COLUMNS.items()
+        if field not in LATER_PAYLOAD or (view in definitions.views and feature in definitions.views[view].features)
+    }
 
 
 def _check(definitions: RepoDefinitions, names: Sequence[str], wanted: dict[str, tuple[str, str]]) -> None:

@@ -25,8 +25,8 @@ from feature_repo.aggregates.session import quoted
 from feature_repo.errors import PinfeatherError
 from materialize.definitions import ViewDefinition
 from materialize.hashes import SIGN, Words, bits_for, combined, pairs, sorting, span
+from materialize.payload_fields import PAYLOAD_COLUMNS
 from materialize.spill import HashedRows, spill_folder
-from materialize.stores.points import IndexKind
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,19 +45,9 @@ TEXT_COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 """Field of the pin text to (view, feature)."""
 
-PAYLOAD_COLUMNS: Mapping[str, tuple[str, str]] = {
-    "lang": ("pin_text", "lang"),
-    "country": ("pin_text", "country"),
-    "created_at": ("pin_text", "created_at"),
-}
-"""Filterable payload of a vector to (view, feature)."""
-
-PAYLOAD_INDEXES: Mapping[str, IndexKind] = {"lang": "keyword", "country": "keyword", "created_at": "integer"}
-"""How each of them is indexed."""
-
 _PLAIN = "hive_partitioning = false"  # else DuckDB makes a column of every folder that is called key=value
 
-SCAN_VERSION = 2
+SCAN_VERSION = 3
 """Bumped when :func:`hashed`, or what is hashed of a row, changes."""
 
 BUCKET_ROWS = 1 << 17
@@ -260,7 +250,8 @@ def view_source(con: Any, view: ViewDefinition) -> Source:
     if missing := [name for name in (*view.columns.values(), *stamps) if name not in types]:
         raise PinfeatherError(
             f"The source of feature view {view.name} ({view.source}) has no column {missing[0]!r}; it has "
-            f"{sorted(types)}. Correct the view or the file, then `pinfeather apply`."
+            f"{sorted(types)}. Run `pinfeather aggregate`, which writes Pinfeather's own sources; of another "
+            "view correct the definition or the file, then `pinfeather apply`."
         )
     keys = [quote(view.columns[key]) for key in view.join_keys]
     text_key = len(keys) == 1 and types[view.columns[view.join_keys[0]]] == "VARCHAR"

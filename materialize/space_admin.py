@@ -14,13 +14,24 @@ from materialize import vector_log
 from materialize.definitions import load_definitions
 from materialize.ledger import Ledger
 from materialize.new_spaces import space_of_bundle, space_of_model
+from materialize.payload_fields import LATER_PAYLOAD, PAYLOAD_INDEXES
 from materialize.places import open_store, read_store
 from materialize.points import space_spec
 from materialize.releases import LIVE_EMBEDDING, Release, current_release
 from materialize.run import RunOptions, materialize
-from materialize.spaces import Space, Status, change_space, check_space_name, load_space, load_spaces, save_space
+from materialize.spaces import (
+    Space,
+    Status,
+    change_space,
+    check_space_name,
+    load_space,
+    load_spaces,
+    save_space,
+    space_names,
+)
 from materialize.standing import RunCounts
 from materialize.stores.errors import NoPublicationError
+from materialize.warm_files import drop_warm
 
 TURN_PINS = 1 << 16
 """Pins of a backfill's first turn; then it brings every other space up to date and lets other writers in."""
@@ -91,7 +102,8 @@ def create_space(
                 f"The live space has a query tower of its own: name the model with --model, or take both towers of its "
                 f"bundle {live.bundle} with --bundle."
             )
-    space = replace(space, status=Status.BUILDING, coverage=0.0)
+    own = name or _free_name(paths, space)
+    space = replace(space, name=own, status=Status.BUILDING, coverage=0.0)
     name = space.name
     with open_store(paths, f"spaces create {name}", lock_timeout) as store:
         _refuse_twin(space, load_spaces(paths))
@@ -99,9 +111,16 @@ def create_space(
             raise PinfeatherError(f"The store has a collection {name!r} already: give the space another name.")
         vector_log.prepare(paths, name, space.dimension)
         save_space(paths, space)
-        store.create(name, space_spec(space))
+        store.create(name, space_spec(space, PAYLOAD_INDEXES.keys() - LATER_PAYLOAD))  # the first run adds these
         store.publish(_release_json(paths))
     return space
+
+
+def _free_name(paths: RepoPaths, space: Space) -> str:
+    """The name of ``space``, or another one where a space from before points held words has taken it."""
+    if space.name in space_names(paths) and not load_space(paths, space.name).words:
+        return check_space_name(f"{space.name}-words")
+    return space.name
 
 
 def _refuse_twin(space: Space, others: Sequence[Space]) -> None:
@@ -111,7 +130,7 @@ def _refuse_twin(space: Space, others: Sequence[Space]) -> None:
                 f"There is a space {space.name} already, {other.status}: give another name, or go on with it "
                 f"(`pinfeather spaces backfill {space.name}`)."
             )
-        same = ("model_fingerprint", "query_towers", "template")
+        same = ("model_fingerprint", "query_towers", "template", "words")
         if all(getattr(other, key) == getattr(space, key) for key in same):
             raise PinfeatherError(
                 f"Space {other.name} has the same model, template and dimension already: its vectors would be the same."
@@ -207,6 +226,7 @@ def drop_space(paths: RepoPaths, name: str, lock_timeout: float = 10.0) -> dict[
         store.publish(_release_json(paths))
         ledger.forget(name)
         vector_log.drop(paths, name)
+        drop_warm(paths, name)
         (paths.spaces / f"{name}.json").unlink(missing_ok=True)
     return {"space": name, "points": points, "apply_needed": registered}
 

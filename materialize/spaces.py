@@ -17,11 +17,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedders.tower_folder import open_model
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinTextTemplate
-from materialize import vector_log
 from materialize.files import write_json
 from materialize.releases import LIVE_EMBEDDING, current_release
 
@@ -69,6 +67,8 @@ class Space:
     pinned_by: Mapping[str, str] = field(default_factory=dict)
     """Who must not lose the space, to the time (ISO 8601) since when."""
     created_at: str = ""
+    words: bool = False
+    """Whether its points hold the words of the pins beside the vectors, see :mod:`materialize.words`."""
 
     @property
     def whole_fingerprint(self) -> str:
@@ -168,7 +168,7 @@ def load_spaces(paths: RepoPaths) -> list[Space]:
 def save_space(paths: RepoPaths, space: Space) -> None:
     """Write the manifest as a whole; to change one that others may change too, use :func:`change_space`."""
     data = {**asdict(space), "template": space.template.to_json()}
-    for key in ("query_model", "bundle"):
+    for key in ("query_model", "bundle", "words"):
         if not data[key]:
             del data[key]  # so that a Pinfeather from before it was there reads the manifest
     if space.bundle:  # its towers are named within it, so that the repository can be moved
@@ -284,6 +284,8 @@ def empty_dropping(paths: RepoPaths, store: VectorStore) -> None:
 
     No run looks at its pins any more, so one that is deleted from now on would stay there until the drop is ended.
     """
+    from materialize import vector_log  # with pyarrow, which a client that only reads does without
+
     for space in load_spaces(paths):
         if space.status is Status.DROPPING:
             store.drop(space.name)
@@ -323,6 +325,8 @@ def live_space(paths: RepoPaths, model: str | None = None) -> Space:
                 "another model needs a space of its own: `pinfeather spaces create --model DIR`."
             )
         return space
+    from embedders.tower_folder import open_model
+
     model = model or "packaged"
     folder = open_model(model)
     fingerprint = folder.fingerprint()
@@ -335,4 +339,5 @@ def live_space(paths: RepoPaths, model: str | None = None) -> Space:
         template=DEFAULT_TEMPLATE,
         recipe={},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        words=True,
     )

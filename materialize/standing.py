@@ -148,7 +148,7 @@ def count_target(scan: PinScan, target: Target, counts: RunCounts, selection: Se
         return None
     pins: dict[bytes, int] = {}
     counter = None
-    for batch in selection.pick(pin_changes(scan, target.space.template)):
+    for batch in selection.pick(pin_changes(scan, target.space)):
         chosen_ones = [change for change in batch if _lets(target.scope, change)]
         tally(counts, chosen_ones)
         counts.waiting += sum(change.kind in _WRITTEN for change in batch)

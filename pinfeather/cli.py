@@ -39,10 +39,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("pinfeather.commands.evaluate", "Judge scorers on human labels."),
     "search": ("pinfeather.commands.serving", "Search pins, with five-level relevance."),
     "score": ("pinfeather.commands.serving", "Score a query against given pins."),
-    "related": ("pinfeather.commands.serving", "Pins related to a pin."),
-    "home-feed": ("pinfeather.commands.serving", "A feed from recently seen pins."),
+    "related": ("pinfeather.commands.lists", "Pins related to a pin."),
+    "home-feed": ("pinfeather.commands.lists", "A feed from recently seen pins."),
+    "boards": ("pinfeather.commands.lists", "Pins that fit a board, and boards that fit a pin."),
     "features": ("pinfeather.commands.features", "Look up features of pins, or report on those of all pins."),
     "embed": ("pinfeather.commands.serving", "Vectors of queries or pins."),
+    "serve": ("pinfeather.commands.serve", "Serve it over HTTP, with a web page."),
 }
 
 

@@ -1,8 +1,8 @@
-"""The part of a promotion's gate that needs judgments and a query tower."""
+"""The parts of a promotion that need a query tower: nDCG on the judgments, and the vectors that clients begin with."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,25 +11,20 @@ from embedders.evaluation.folds import query_groups
 from embedders.evaluation.metrics import ndcg_by_query
 from feature_repo.paths import RepoPaths
 from materialize.encoders import Encoders
-from materialize.promotion import Judge
+from materialize.promotion import Judge, Warm
 from materialize.spaces import Space
+from materialize.warm import warm_space
 from pinfeather.judged import NoJudgmentsError, judged_pairs
-
-if TYPE_CHECKING:
-    from embedders.encoder import Encoder
 
 NO_VECTOR = -1.0
 """Cosine of a judged pin without a vector: it ranks last."""
 
 
-def judge_by_cosine(paths: RepoPaths, device: str = "auto", encoder: Encoder | None = None) -> Judge:
+def judge_by_cosine(paths: RepoPaths, encoders: Encoders) -> Judge:
     """What gives the nDCG@20 of a space on the judgments, each query's pins ranked by cosine; None without judgments.
 
-    The pins' vectors come from the space's vector log, the queries' from its model, which is loaded once.
-
-    :param encoder: used instead of the spaces' own.
+    The pins' vectors come from the space's vector log, the queries' from its model.
     """
-    encoders = Encoders(device, given=encoder)
 
     def judge(space: Space) -> float | None:
         try:
@@ -44,3 +39,12 @@ def judge_by_cosine(paths: RepoPaths, device: str = "auto", encoder: Encoder | N
         return float(ndcg_by_query(pairs.require_levels(), scores, groups).mean())
 
     return judge
+
+
+def warm_head(paths: RepoPaths, count: int, encoders: Encoders, progress: Callable[[int, int | None], None]) -> Warm:
+    """What makes the vectors of the ``count`` most searched queries for a space, see :mod:`materialize.warm`."""
+
+    def warm(space: Space) -> int:
+        return warm_space(paths, space, count, lambda: encoders.of_queries(space), progress)
+
+    return warm

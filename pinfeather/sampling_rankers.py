@@ -79,7 +79,8 @@ class ServedRanker:
         self._client = client
         probe = client.score("", [], scorer="zero-shot" if wanted == "zero-shot" else "student")
         if wanted == "student" and probe.scorer != wanted:
-            raise UsageError(f"--scorer student: {probe.degraded[0]}. Train one, or leave --scorer out.")
+            why = probe.degraded[0].partition(": ")[2].partition("; scored by ")[0]
+            raise UsageError(f"--scorer student: {why}. Train one, or leave --scorer out.")
         self.scorer = probe.scorer
         self.model = probe.bundle or probe.space or ""
 

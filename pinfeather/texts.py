@@ -46,7 +46,7 @@ def _board(line: str, number: int, file: str) -> str | list[str]:
         return line
     try:
         board = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--file {file}, line {number}, begins with [ and is no JSON list ({error}).") from error
     if not board or not all(isinstance(text, str) for text in board):
         raise UsageError(

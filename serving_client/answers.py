@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,21 @@ class Embeddings:
     """Physical name of the space."""
     model: str
     """Fingerprint of the tower that made the vectors."""
+    event_timestamps: NDArray[np.datetime64] | None = None
+    """[n] when what each pin says became so (its newest row that the vector is of), microseconds in UTC; NaT where
+    nothing was found. None for queries and boards, whose vectors are of now."""
+    degraded: tuple[str, ...] = ()
+
+    def age(self, now: datetime | None = None) -> NDArray[np.timedelta64]:
+        """[n] how long ago each event was, in microseconds; NaT where that is unknown.
+
+        :param now: the time to count from; without a zone it is UTC. Default is the present.
+        """
+        if self.event_timestamps is None:
+            return np.full(len(self.ids), "NaT", dtype="timedelta64[us]")
+        at = datetime.now(UTC) if now is None else now
+        plain = at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
+        return np.datetime64(plain, "us") - self.event_timestamps
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +54,7 @@ class FeatureTable:
     """``view__feature`` (Feast's full feature names) to n values; None where the row or the value is missing."""
     event_timestamps: Mapping[str, NDArray[np.datetime64]]
     """View to the event timestamps of its n rows, microseconds in UTC; NaT where it has no row of the pin."""
+    degraded: tuple[str, ...] = ()
 
     def row(self, index: int) -> dict[str, Any]:
         """The features of one pin, by column."""
@@ -112,6 +129,8 @@ class SearchHit:
     explanation: PinExplanation | None = None
     content: Mapping[str, Any] | None = None
     """Its features of ``pin_content_v1``, if asked for."""
+    engagement: float | None = None
+    """Its engagement prior, 0 to 1, if that was blended in: see :mod:`serving_client.blending`."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,9 @@ class SearchResults:
     candidates: int
     """How many pins were scored."""
     degraded: tuple[str, ...] = ()
+    release: int = 0
+    next_cursor: str | None = None
+    """Where the next page begins; None after the last one."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +156,12 @@ class NearHit:
 
     pin_id: str
     because: str
-    """The pin it is near to."""
+    """The pin it is near to; in a home feed the middle one of an interest."""
     similarity: float
     """Cosine of the two."""
     content: Mapping[str, Any] | None = None
+    exploration: bool = False
+    """Whether it is in a home feed to show something else than the most fitting."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +172,22 @@ class RelatedPins:
     found: bool
     hits: tuple[NearHit, ...]
     space: str
+    release: int = 0
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Interest:
+    """One of the interests behind a home feed."""
+
+    pin_id: str
+    """The recent pin in its middle."""
+    pins: tuple[str, ...]
+    """The recent pins that belong to it, itself among them; the most recent first."""
+    share: float
+    """Its importance as a part of that of all; the most important ones lead the feed."""
+    dry: bool = False
+    """Whether it had no more unseen pins to give, so that others got its places."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +196,63 @@ class HomeFeed:
 
     recent_pins: tuple[str, ...]
     found: NDArray[np.bool_]
-    """[n] which of ``recent_pins`` have a vector."""
-    hits: tuple[NearHit, ...] = field(default=())
-    space: str = ""
+    """[n] which of ``recent_pins`` have a vector and count."""
+    hits: tuple[NearHit, ...]
+    space: str
+    release: int = 0
+    interests: tuple[Interest, ...] = ()
+    """All that the recent pins show, the most important first."""
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoardPin:
+    """A pin that fits a board."""
+
+    pin_id: str
+    similarity: float
+    """Cosine of board and pin."""
+    content: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BoardPins:
+    """Pins that fit one board, in the order to show them."""
+
+    board: str
+    """Its title."""
+    found: bool
+    """Whether anything is known of the board: words, or one of its pins."""
+    pins: tuple[str, ...]
+    """Its own pins, as given."""
+    pins_found: NDArray[np.bool_]
+    """[n] which of ``pins`` have a vector and count; of more than 300 the first do."""
+    hits: tuple[BoardPin, ...]
+    space: str
+    release: int = 0
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoardHit:
+    """A board that a pin fits."""
+
+    board: str
+    """Its title."""
+    position: int
+    """Its place among the boards given, from 0."""
+    similarity: float
+    """Cosine of board and pin."""
+
+
+@dataclass(frozen=True)
+class BoardHits:
+    """Of the boards given those that fit a pin, best first."""
+
+    pin_id: str
+    found: bool
+    """Whether the pin has a vector."""
+    hits: tuple[BoardHit, ...]
+    space: str
+    release: int = 0
+    degraded: tuple[str, ...] = ()

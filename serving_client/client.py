@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from feature_repo.board_text import Board
 from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
 from feature_repo.text import canonical_query
 from materialize.spaces import Space
-from materialize.stores.layout import stack_vectors
 from serving_client.answers import (
+    BoardHits,
+    BoardPin,
+    BoardPins,
     Embeddings,
     FeatureTable,
     HomeFeed,
@@ -26,22 +27,34 @@ from serving_client.answers import (
     SearchHit,
     SearchResults,
 )
+from serving_client.arguments import moments
+from serving_client.boards import BoardWish, board_pins, boards_for_pin
+from serving_client.degraded import noted
 from serving_client.features import CONTENT, read_features, read_features_through_feast
-from serving_client.nearest import Pool, check_range, condition, home_feed, related
+from serving_client.filters import CreatedAfter, filter_of
+from serving_client.home_feed import FeedWish, home_feed
 from serving_client.publications import LIVE, Publication, Publications
 from serving_client.query_cache import CacheStats, QueryCache
-from serving_client.scoring import Judge, read_candidates
+from serving_client.query_features import QUERY_STATS, read_query_features
+from serving_client.related import RelatedWish, related_pins
+from serving_client.scoring import Judge
+from serving_client.search import SearchWish, search
+from serving_client.status import Status, status_of
 from serving_client.towers import Towers
+from serving_client.vectors import pin_vectors
+from serving_client.warm import Warmth
 
 if TYPE_CHECKING:
     from embedders.encoder import Encoder
 
-QUERY_CACHE_BYTES = 64 << 20
+QUERY_CACHE_BYTES = 128 << 20
+"""Some 115,000 queries at 384 dimensions; docs/query_cache.md has the hit rate by size."""
 FRESH_SECONDS = 1.0
 """A request that begins so long after the last look looks for a newer publication."""
 
-_Hit = TypeVar("_Hit", SearchHit, NearHit)
+_Hit = TypeVar("_Hit", SearchHit, NearHit, BoardPin)
 _Item = TypeVar("_Item")
+_List = TypeVar("_List", RelatedPins, HomeFeed, BoardPins)
 Wanted = str | Sequence[str] | None
 """One value, several of which any will do, or None for all."""
 
@@ -74,9 +87,10 @@ class PinClient:
     ) -> None:
         self.paths = RepoPaths.open(repo)
         self._towers = Towers(device, QueryCache(query_cache_bytes), encoder)
+        self._warmth = Warmth(self.paths, self._towers)
         self._asked: set[str] = set()
         """Spaces that somebody asked for by their own name: their models and query vectors outlive a switch."""
-        self._publications = Publications(self.paths, self._switched, FRESH_SECONDS)
+        self._publications = Publications(self.paths, self._switched, FRESH_SECONDS, on_look=self._warmth.look)
 
     def __enter__(self) -> PinClient:
         return self
@@ -97,10 +111,16 @@ class PinClient:
         """Hits, misses and size of the query cache."""
         return self._towers.cache.stats
 
+    def status(self) -> Status:
+        """What serves now, how old it is, who can score, and what is amiss; also where nothing can be served."""
+        return status_of(self._publications, self.query_cache)
+
     def _switched(self, publication: Publication) -> None:
         self._asked.intersection_update(publication.spaces())
-        served = [publication.space(name) for name in set(publication.release.names.values())]
+        live = [publication.release.live_space] if publication.release.live_space else []  # it gets the warm room first
+        served = [publication.space(name) for name in dict.fromkeys([*live, *publication.release.names.values()])]
         self._towers.keep_only([*served, *publication.opened(self._asked.copy())])
+        self._warmth.switched(served)
 
     def _space(self, publication: Publication, name: str) -> Space:
         space = publication.space(name)
@@ -110,6 +130,7 @@ class PinClient:
 
     # --- vectors and features ---------------------------------------------------------------------------------------
 
+    @noted
     def embed_queries(self, queries: Sequence[str], space: str = LIVE) -> Embeddings:
         """Vectors of queries, comparable with the pins of ``space``; ``ids`` are the canonical queries.
 
@@ -123,6 +144,15 @@ class PinClient:
             named = self._space(publication, space)
         return self._towers.embed_queries(named, texts)
 
+    def evict_queries(self, queries: Sequence[str]) -> int:
+        """Let go of the vectors of ``queries``, in any spelling of the same canonical form; how many were kept.
+
+        What is being embedded just now is answered and not kept. It works on this process alone and until one of them
+        is asked again; to erase a query for good, use ``pinfeather erase --query``.
+        """
+        return self._towers.cache.evict(map(canonical_query, _texts("queries", queries)))
+
+    @noted
     def embed_boards(self, boards: Sequence[Board | str | Sequence[str]], space: str = LIVE) -> Embeddings:
         """Vectors of boards, comparable with the pins of ``space``; ``ids`` are the titles.
 
@@ -137,18 +167,18 @@ class PinClient:
             named = self._space(publication, space)
         return self._towers.embed_boards(named, named_boards)
 
+    @noted
     def pin_embeddings(self, ids: Sequence[str], space: str = LIVE) -> Embeddings:
-        """Vectors of pins as they are stored. Loads no model.
+        """Vectors of pins as they are stored, and when what each says became so. Loads no model.
 
         :param space: ``live``, a public name such as ``pin_student_embedding``, or a physical space.
         :raises UsageError: for an unknown space.
         """
         pins = _texts("ids", ids)
         with self._publications.current() as publication:
-            named = publication.space(space)
-            vectors = stack_vectors(publication.vector_points(named, pins), named.dimension)
-        return Embeddings(tuple(pins), vectors, ~np.isnan(vectors[:, 0]), named.name, named.model_fingerprint)
+            return pin_vectors(publication, publication.space(space), pins)
 
+    @noted
     def pin_features(self, ids: Sequence[str], service: str = CONTENT, *, slow_path: bool = False) -> FeatureTable:
         """The features of a feature service for each pin.
 
@@ -161,26 +191,45 @@ class PinClient:
         with self._publications.current() as publication:
             return read_features(publication, pins, service)
 
+    @noted
+    def query_features(self, queries: Sequence[str], service: str = QUERY_STATS) -> FeatureTable:
+        """The features of a feature service for each query, by its canonical form.
+
+        :raises UsageError: for an unknown service, or one that is not keyed by query alone.
+        """
+        texts = _texts("queries", queries)
+        with self._publications.current() as publication:
+            return read_query_features(publication, texts, service)
+
     # --- relevance --------------------------------------------------------------------------------------------------
 
-    def score(self, query: str, pin_ids: Sequence[str], explain: bool = False, scorer: str = "student") -> Scores:
+    @noted
+    def score(
+        self,
+        query: str,
+        pin_ids: Sequence[str],
+        explain: bool = False,
+        scorer: str = "student",
+        space: str = LIVE,
+    ) -> Scores:
         """Five-level relevance of each pin to ``query``.
 
         :param scorer: ``student``, ``zero-shot`` or ``bm25``; see :mod:`serving_client.scoring` for what happens if the
             release has no such part.
         :param explain: also say what each feature contributed (student only).
-        :raises UsageError: for an unknown scorer.
-        :raises PinfeatherError: if nothing can score, or model or bundle are not what the release names.
+        :param space: whose vectors count: ``live``, a public name, or a physical space.
+        :raises UsageError: for an unknown scorer or space.
+        :raises UnavailableError: if nothing can score.
         """
         pins = _texts("pin_ids", pin_ids)
         text = canonical_query(query)
         with self._publications.current() as publication:
-            judge = Judge.choose(publication, scorer)
-            space = judge.space if judge.needs_query_vector else None
-            vector = self._query_vector(judge, space, text)
-            candidates = read_candidates(publication, space, pins)
+            judge = Judge.choose(publication, scorer, None if space == LIVE else self._space(publication, space))
+            vector = judge.query_vector(publication, text, self._towers.embed_queries)
+            candidates = judge.candidates(publication, pins)
             return judge.score(text, vector, candidates, explain)
 
+    @noted
     def search(
         self,
         query: str,
@@ -189,54 +238,53 @@ class PinClient:
         *,
         lang: Wanted = None,
         country: Wanted = None,
+        created_after: CreatedAfter = None,
+        safe: bool | None = None,
         scorer: str = "student",
         explain: bool = False,
         content: bool = False,
+        retrieval: str = "hybrid",
+        engagement_weight: float = 0.0,
+        floor: float | None = None,
+        cursor: str | None = None,
+        space: str = LIVE,
     ) -> SearchResults:
-        """The best pins for ``query``: the nearest ``candidates`` by vector (at least ``limit``), scored, best first.
+        """The best pins for ``query``: ``candidates`` found (at least ``limit``), scored, best first.
 
         Pins of equal score stand in the order of their cosine. An empty query finds nothing.
 
-        :param lang: keep pins of this language, or of any of these; ``country`` likewise.
+        :param lang: this and the next three filter the pins, see :mod:`serving_client.filters`.
         :param content: give each hit its features of ``pin_content_v1``.
-        :raises UsageError: for numbers below 1 or an unknown scorer; further errors as :meth:`score`.
+        :param retrieval: ``hybrid`` finds candidates by vector and by words, ``vector`` or ``lexical`` by one of them.
+        :param engagement_weight: how many levels engagement may add; 0 ranks by relevance alone. The formula is in
+            :mod:`serving_client.blending` (student only).
+        :param floor: expected level that a pin needs for that, 1 to 5; default is 3.
+        :param cursor: ``next_cursor`` of the page before, everything else being the same; None for the first page.
+        :param space: ``live``, a public name, or a physical space.
+        :raises UsageError: for a number out of range, an unknown scorer, retrieval or space, a wrong filter, or one
+            that the space cannot serve, a damaged cursor or one of another search.
+        :raises UnavailableError: if nothing can find or score.
         """
-        check_range("limit", limit, 1)
-        check_range("candidates", candidates, 1)
-        wanted = condition({"lang": lang, "country": country})
-        text = canonical_query(query)
-        with self._publications.current() as publication:
-            space = publication.space()
-            judge = Judge.choose(publication, scorer)
-            pool = Pool.of([], space.dimension)
-            vector = self._query_vector(judge, space, text)
-            if vector is not None:
-                found = publication.reader.search(
-                    space.name,
-                    vector,
-                    max(candidates, limit),
-                    filter=wanted,
-                    with_payload=["key"],
-                    with_vectors=True,
-                )
-                pool = Pool.of(found, space.dimension)
-            scores = judge.score(text, vector, read_candidates(publication, space, pool.pin_ids, pool.vectors), explain)
-            hits = [_search_hit(scores, row) for row in scores.order()[:limit]]
-            if content:
-                hits = _with_content(publication, hits)
-        return SearchResults(
-            text, tuple(hits), scores.scorer, space.name, scores.bundle, len(pool.pin_ids), scores.degraded
+        wish = SearchWish.of(
+            query,
+            limit,
+            candidates,
+            filter_of(lang=lang, country=country, created_after=created_after, safe=safe),
+            scorer=scorer,
+            explain=explain,
+            content=content,
+            retrieval=retrieval,
+            engagement_weight=engagement_weight,
+            floor=floor,
+            cursor=cursor,
+            space=space,
         )
-
-    def _query_vector(self, judge: Judge, space: Space | None, text: str) -> NDArray[np.float32] | None:
-        if not text or space is None:
-            return None
-        embedded = self._towers.embed_queries(space, [text])
-        judge.check_query_tower(embedded.model)
-        return embedded.vectors[0]
+        with self._publications.current() as publication:
+            return search(publication, self._space(publication, space), wish, self._towers.embed_queries)
 
     # --- lists of pins ----------------------------------------------------------------------------------------------
 
+    @noted
     def related_pins(
         self,
         pin_id: str,
@@ -245,29 +293,27 @@ class PinClient:
         *,
         lang: Wanted = None,
         country: Wanted = None,
+        created_after: CreatedAfter = None,
+        safe: bool | None = None,
         content: bool = False,
+        space: str = LIVE,
     ) -> RelatedPins:
         """Pins like ``pin_id``, diversified; without itself, and near-duplicates only once.
 
         :param diversity: 0 ranks by cosine alone, 1 by unlikeness to what stands above; the formula is in
-            :mod:`serving_client.nearest`.
-        :param lang: keep pins of this language, or of any of these; ``country`` likewise.
+            :mod:`serving_client.diversity`.
+        :param lang: this and the next three filter the pins, see :mod:`serving_client.filters`.
         :param content: give each hit its features of ``pin_content_v1``.
-        :raises UsageError: for a limit below 1 or a diversity outside 0 to 1.
+        :param space: ``live``, a public name, or a physical space.
+        :raises UsageError: for a limit below 1, a diversity outside 0 to 1, a wrong filter, an unknown space.
         """
-        check_range("limit", limit, 1)
-        check_range("diversity", diversity, 0, 1)
-        wanted = condition({"lang": lang, "country": country})
+        wanted = filter_of(lang=lang, country=country, created_after=created_after, safe=safe)
+        wish = RelatedWish(str(pin_id), limit, diversity, wanted)
         with self._publications.current() as publication:
-            space = publication.space()
-            source = publication.vector_points(space, [str(pin_id)], True)[0]
-            if source is None:
-                return RelatedPins(str(pin_id), False, (), space.name)
-            hits = related(publication, space, source, limit, diversity, wanted)
-            if content:
-                hits = _with_content(publication, hits)
-        return RelatedPins(str(pin_id), True, tuple(hits), space.name)
+            related = related_pins(publication, publication.space(space), wish)
+            return _with_words(publication, related) if content else related
 
+    @noted
     def home_feed(
         self,
         recent_pins: Sequence[str],
@@ -277,27 +323,88 @@ class PinClient:
         *,
         lang: Wanted = None,
         country: Wanted = None,
+        created_after: CreatedAfter = None,
+        safe: bool | None = None,
         content: bool = False,
+        exploration: float = 0.1,
+        saved_at: Sequence[datetime | str] | None = None,
+        seed: int | str | None = None,
+        space: str = LIVE,
     ) -> HomeFeed:
         """Pins for somebody who looked at ``recent_pins``, the most recent first.
 
-        Each recent interest gets its share, the more recent the larger; :func:`serving_client.nearest.home_feed` says
-        how. The pins in ``seen`` and the recent ones are left out. Other parameters as :meth:`related_pins`.
+        Each interest among them gets its share; :mod:`serving_client.home_feed` says how. The pins in ``seen`` (any
+        number) and the recent ones are left out. Other parameters as :meth:`related_pins`.
+
+        :param exploration: share of the places that go to less important interests and less near pins.
+        :param saved_at: when each recent pin was saved; then they may stand in any order, and older ones count less by
+            their age rather than by their place.
+        :param seed: the same request gives the same feed; another seed, such as the date, other explored pins.
+        :raises UsageError: also for an exploration outside 0 to 1, or times that are not one a pin.
         """
-        check_range("limit", limit, 1)
-        check_range("diversity", diversity, 0, 1)
-        wanted = condition({"lang": lang, "country": country})
-        pins = _texts("recent_pins", recent_pins)
-        hidden = frozenset(_texts("seen", seen)) | frozenset(pins)
+        pins = tuple(_texts("recent_pins", recent_pins))
+        wish = FeedWish(
+            pins,
+            limit,
+            frozenset(_texts("seen", seen)),
+            diversity,
+            exploration,
+            filter_of(lang=lang, country=country, created_after=created_after, safe=safe),
+            None if saved_at is None else moments("saved_at", saved_at, len(pins)),
+            seed,
+        )
         with self._publications.current() as publication:
-            space = publication.space()
-            points = publication.vector_points(space, pins, ["key", "text_fp"])
-            known = {point.id: point for point in points if point is not None}
-            hits = home_feed(publication, space, list(known.values()), limit, hidden, diversity, wanted)
-            if content:
-                hits = _with_content(publication, hits)
-        found = np.array([point is not None for point in points], dtype=np.bool_)
-        return HomeFeed(tuple(pins), found, tuple(hits), space.name)
+            feed = home_feed(publication, publication.space(space), wish)
+            return _with_words(publication, feed) if content else feed
+
+    @noted
+    def board_pins(
+        self,
+        board: Board | str | Sequence[str],
+        limit: int = 20,
+        diversity: float = 0.3,
+        *,
+        pins: Sequence[str] = (),
+        lang: Wanted = None,
+        country: Wanted = None,
+        created_after: CreatedAfter = None,
+        safe: bool | None = None,
+        content: bool = False,
+        space: str = LIVE,
+    ) -> BoardPins:
+        """Pins that fit a board, diversified; without its own, and near-duplicates only once.
+
+        :param board: as in :meth:`embed_boards`; its title may be empty where ``pins`` are given.
+        :param pins: ids of its pins, the most recent first. They count for its vector (:mod:`serving_client.boards`
+            says how) and are left out. Other parameters as :meth:`related_pins`.
+        :raises PinfeatherError: if the query tower cannot be loaded and none of ``pins`` has a vector.
+        """
+        wanted = filter_of(lang=lang, country=country, created_after=created_after, safe=safe)
+        wish = BoardWish(_board(board), tuple(_texts("pins", pins)), limit, diversity, wanted)
+        with self._publications.current() as publication:
+            named = self._space(publication, space)
+            fitting = board_pins(publication, named, wish, partial(self._towers.embed_boards, named))
+            return _with_words(publication, fitting) if content else fitting
+
+    @noted
+    def boards_for_pin(
+        self,
+        pin_id: str,
+        boards: Sequence[Board | str | Sequence[str]],
+        limit: int = 10,
+        *,
+        space: str = LIVE,
+    ) -> BoardHits:
+        """Which of ``boards``, such as somebody's own, a pin fits, best first; those without any word are left out.
+
+        :param boards: as in :meth:`embed_boards`; their vectors are kept in the query cache.
+        :raises UsageError: for a limit below 1 or an unknown space; further errors as :meth:`embed_boards`.
+        """
+        given = [_board(board) for board in _batch("boards", boards)]
+        with self._publications.current() as publication:
+            named = self._space(publication, space)
+            embed = partial(self._towers.embed_boards, named)
+            return boards_for_pin(publication, named, str(pin_id), given, limit, embed)
 
 
 def _texts(name: str, values: Iterable[str]) -> list[str]:
@@ -311,6 +418,8 @@ def _texts(name: str, values: Iterable[str]) -> list[str]:
 def _batch(name: str, values: Iterable[_Item]) -> Iterable[_Item]:
     if isinstance(values, str | bytes):
         raise UsageError(f"{name} takes a list, not one text: give [{values!r}].")
+    if not isinstance(values, Iterable):
+        raise UsageError(f"{name} takes a list, not {values!r:.60}.")
     return values
 
 
@@ -318,22 +427,17 @@ def _board(board: Board | str | Sequence[str]) -> Board:
     """A board out of any form in which one may be given."""
     if isinstance(board, Board):
         return board
-    title, *titles = [board] if isinstance(board, str) else [str(text) for text in board] or [""]
+    parts = [board] if isinstance(board, str) else board
+    if not isinstance(parts, Sequence) or not all(isinstance(text, str) for text in parts):
+        raise UsageError(f"A board is its title, or a list of its title and titles of its pins, not {board!r:.60}.")
+    title, *titles = parts or [""]
     return Board(title, tuple(titles))
-
-
-def _search_hit(scores: Scores, row: int) -> SearchHit:
-    return SearchHit(
-        pin_id=scores.ids[row],
-        score=float(scores.ranking[row]),
-        similarity=float(scores.similarity[row]),
-        level=int(scores.level[row]),
-        expected_level=float(scores.expected_level[row]),
-        probabilities=tuple(float(each) for each in scores.probabilities[row]),
-        explanation=scores.explanations[row] if scores.explanations else None,
-    )
 
 
 def _with_content(publication: Publication, hits: Sequence[_Hit]) -> list[_Hit]:
     table = read_features(publication, [hit.pin_id for hit in hits], CONTENT)
     return [replace(hit, content=table.row(row)) for row, hit in enumerate(hits)]
+
+
+def _with_words(publication: Publication, answer: _List) -> _List:
+    return replace(answer, hits=tuple(_with_content(publication, answer.hits)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,26 @@ from numpy.typing import NDArray
 from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
 from materialize.definitions import RepoDefinitions, ViewDefinition, load_definitions, open_feature_store
-from materialize.stores.layout import decode_feature, feature_path, from_micros, to_micros
+from materialize.stores.columns import Arrays, Kind, event_times
+from materialize.stores.layout import (
+    decode_feature,
+    feature_path,
+    from_micros,
+    point_ids,
+    stack_vectors,
+    to_micros,
+)
 from materialize.stores.port import DEFAULT_VECTOR, Point
 from serving_client.answers import FeatureTable
 from serving_client.publications import Publication
+from serving_client.stages import stage
 
 CONTENT = "pin_content_v1"
 """The service that holds the words of a pin."""
 
 _PIN = ("pin_id",)
+_TIME = ""
+"""Beside the names of features, none of which is empty: the event timestamps."""
 
 
 def service_features(definitions: RepoDefinitions, service: str) -> Mapping[str, tuple[str, ...]]:
@@ -28,7 +40,7 @@ def service_features(definitions: RepoDefinitions, service: str) -> Mapping[str,
 
     :raises UsageError: if there is no such service, or it needs other keys.
     """
-    if service not in definitions.services:
+    if not isinstance(service, str) or service not in definitions.services:
         raise UsageError(
             f"There is no feature service {service!r}; there are: {', '.join(sorted(definitions.services)) or 'none'}. "
             "Add one to the repository's definitions and run `pinfeather apply`."
@@ -42,40 +54,63 @@ def service_features(definitions: RepoDefinitions, service: str) -> Mapping[str,
 
 
 def read_features(publication: Publication, pin_ids: Sequence[str], service: str) -> FeatureTable:
-    """The features of ``service``: one read per collection, decoded from the stored bytes."""
-    definitions = publication.definitions
-    members = service_features(definitions, service)
-    plain = [view for view in members if definitions.views[view].vector_field is None]
-    points: dict[str, list[Point | None]] = publication.rows(plain, pin_ids)
+    """The features of ``service``: each view read once, decoded from the stored bytes when they are first read."""
+    members = service_features(publication.definitions, service)
     columns: dict[str, list[Any]] = {}
-    for view, features in members.items():
-        definition = definitions.views[view]
-        if definition.vector_field is not None:
-            points[view] = _vector_rows(publication, definition, pin_ids)
-        for feature in features:
-            columns[f"{view}__{feature}"] = (
-                _vectors(points[view])
-                if feature == definition.vector_field
-                else decode_feature(points[view], feature, definition.features[feature])
-            )
-    stamps = {view: _event_timestamps(points[view]) for view in members}
+    stamps: dict[str, NDArray[np.datetime64]] = {}
+    with stage("store"):
+        for view, features in members.items():
+            definition = publication.definitions.views[view]
+            arrays = _view_arrays(publication, definition, pin_ids)
+            stamps[view] = arrays[_TIME]
+            for feature in features:
+                columns[f"{view}__{feature}"] = _values(arrays[feature], definition, feature)
     return FeatureTable(tuple(pin_ids), service, _any_row(stamps, len(pin_ids)), columns, stamps)
 
 
-def _vector_rows(publication: Publication, view: ViewDefinition, pin_ids: Sequence[str]) -> list[Point | None]:
+def _view_arrays(publication: Publication, view: ViewDefinition, pin_ids: Sequence[str]) -> Arrays:
+    """Feature to its decoded values, and :data:`_TIME` to the event timestamps."""
+    decoded = tuple((name, kind) for name, kind in view.features.items() if name != view.vector_field)
+    if view.vector_field is None:
+        return publication.pin_columns(_view_kind(publication.project, view.name, decoded), pin_ids)
     if view.name not in publication.release.names:
-        return [None] * len(pin_ids)
-    paths = ["event_ts", *(feature_path(name) for name in view.features if name != view.vector_field)]
-    return publication.vector_points(publication.space(view.name), pin_ids, paths)
+        return {**_decoded([None] * len(pin_ids), decoded), view.vector_field: _objects([None] * len(pin_ids))}
+    space = publication.space(view.name)
+    if not decoded:
+        arrays = publication.vector_columns(space, pin_ids)
+        return {_TIME: arrays["event_ts"], view.vector_field: arrays[DEFAULT_VECTOR]}
+    points = publication.vector_points(space, pin_ids, ["event_ts", *(feature_path(name) for name, _ in decoded)])
+    return {**_decoded(points, decoded), view.vector_field: stack_vectors(points, space.dimension)}
 
 
-def _vectors(points: Sequence[Point | None]) -> list[list[float] | None]:
-    return [None if point is None else point.vectors[DEFAULT_VECTOR].tolist() for point in points]
+@lru_cache(maxsize=256)
+def _view_kind(project: str, view: str, features: tuple[tuple[str, str], ...]) -> Kind:
+    return Kind(
+        f"features of {project} {view}: {features}",
+        lambda pin_ids: point_ids(project, view, "pin_id", pin_ids),
+        ["event_ts", *(feature_path(name) for name, _ in features)],
+        False,
+        lambda points: _decoded(points, features),
+    )
 
 
-def _event_timestamps(points: Sequence[Point | None]) -> NDArray[np.datetime64]:
-    micros = [None if point is None else point.payload.get("event_ts") for point in points]
-    return np.array(["NaT" if each is None else each for each in micros], dtype="datetime64[us]")
+def _decoded(points: Sequence[Point | None], features: Sequence[tuple[str, str]]) -> Arrays:
+    arrays: Arrays = {name: _objects(decode_feature(points, name, kind)) for name, kind in features}
+    return {**arrays, _TIME: event_times(points)}
+
+
+def _objects(values: Sequence[Any]) -> NDArray[np.object_]:
+    return np.fromiter(values, dtype=object, count=len(values))  # np.array would look into lists
+
+
+def _values(array: NDArray[Any], view: ViewDefinition, feature: str) -> list[Any]:
+    """One feature as the caller's own values."""
+    if array.dtype != object:  # vectors
+        return [None if np.isnan(row[0]) else row.tolist() for row in array]
+    if view.features.get(feature, "").endswith("_list"):
+        return [None if value is None else value.copy() for value in array]
+    values: list[Any] = array.tolist()
+    return values
 
 
 def _any_row(stamps: Mapping[str, NDArray[np.datetime64]], rows: int) -> NDArray[np.bool_]:

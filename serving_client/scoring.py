@@ -1,17 +1,18 @@
 """Five-level relevance of a query and its candidates, by the student or by what there is.
 
-A scorer whose part the release does not name falls back in this order, and the answer says so in ``degraded``:
+A scorer of which a part is missing, damaged or does not fit falls back in this order, and ``degraded`` in the answer
+says so:
 
 ``student``    needs a bundle that reads the live space and is of this lexical version
-``zero-shot``  needs a live space; ranks by the cosine of query and pin
-``bm25``       needs a statistics snapshot; ranks by BM25 over all fields
+``zero-shot``  needs a live space and its query tower; ranks by the cosine of query and pin
+``bm25``       needs a statistics snapshot, or the bundle's copy of one; ranks by BM25 over all fields
+
+Where none of them can, :class:`~serving_client.degraded.UnavailableError` says what each lacks; docs/degraded.md has
+the whole table. What failed to load is tried again every few seconds.
 
 What a student was trained without is masked for that student only, also where it falls back. But where the release
 names no snapshot, BM25 goes by the copy in the bundle: sources that it was fitted without are masked then, and
 ``degraded`` names them.
-
-A part that is named but damaged, or a model that is not the space's own, is an error: answering from something else
-would hide it.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ from feature_repo.lexical import (
     LexicalStatistics,
     LexicalVersionError,
     bm25_ranking,
+    lexical_features,
 )
 from feature_repo.switchboard import lexical_off
 from materialize.spaces import Space
-from materialize.stores.layout import decode_feature, feature_path, stack_vectors
-from materialize.stores.port import Point
-from serving_client.answers import PinExplanation, Scores
+from serving_client.answers import Embeddings, PinExplanation, Scores
+from serving_client.candidates import Candidates, read_candidates
+from serving_client.degraded import UnavailableError, reason
+from serving_client.fallbacks import no_words, nothing_scores, told, unfit_bundle, word_statistics
 from serving_client.publications import Publication
+from serving_client.stages import DeadlineError, stage
 
 if TYPE_CHECKING:
     from embedders.bundle import StudentBundle
@@ -46,49 +50,7 @@ Scorer = Literal["student", "zero-shot", "bm25"]
 SCORERS: tuple[Scorer, ...] = get_args(Scorer)
 """In the order of falling back."""
 
-_VIEW = "pin_relevance"
-_FEATURES = {"tokens": "bytes", "click_rate": "float32", "save_rate": "float32"}
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """n pins as the store has them."""
-
-    pin_ids: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    """[n, d]; a row of NaN where there is no vector; d is 0 without a space."""
-    blobs: list[bytes | None]
-    click_rate: NDArray[np.float32]
-    """[n]; NaN where unknown, as in ``save_rate``."""
-    save_rate: NDArray[np.float32]
-    found: NDArray[np.bool_]
-    """[n] True where there is a vector or a relevance row."""
-
-
-def read_candidates(
-    publication: Publication,
-    space: Space | None,
-    pin_ids: Sequence[str],
-    vectors: NDArray[np.float32] | None = None,
-) -> Candidates:
-    """One read of the relevance rows and one of the vectors, unless ``vectors`` are at hand already."""
-    if vectors is None and space is not None:
-        vectors = stack_vectors(publication.vector_points(space, pin_ids), space.dimension)
-    if vectors is None:
-        vectors = np.zeros((len(pin_ids), 0), dtype=np.float32)
-    rows: list[Point | None] = publication.rows([_VIEW], pin_ids, [feature_path(name) for name in _FEATURES])[_VIEW]
-    values = {name: decode_feature(rows, name, kind) for name, kind in _FEATURES.items()}
-    found = np.array([row is not None for row in rows], dtype=np.bool_)
-    if vectors.shape[1]:
-        found |= ~np.isnan(vectors[:, 0])
-    return Candidates(
-        tuple(pin_ids),
-        vectors,
-        values["tokens"],
-        np.array(values["click_rate"], dtype=np.float32),
-        np.array(values["save_rate"], dtype=np.float32),
-        found,
-    )
+Embed = Callable[[Space, Sequence[str]], Embeddings]
 
 
 @dataclass
@@ -104,27 +66,27 @@ class Judge:
     degraded: list[str] = field(default_factory=list)
 
     @classmethod
-    def choose(cls, publication: Publication, wanted: str) -> Judge:
+    def choose(cls, publication: Publication, wanted: str, space: Space | None = None) -> Judge:
         """The wanted scorer, or the next one in the order of falling back.
 
+        :param space: whose vectors count; default is the live one.
         :raises UsageError: for an unknown scorer.
-        :raises PinfeatherError: if the release has no part that could score, or a part of it is damaged.
+        :raises UnavailableError: if nothing can score.
         """
         if wanted not in SCORERS:
             raise UsageError(f"There is no scorer {wanted!r}; there are: {', '.join(SCORERS)}.")
-        space = publication.space() if publication.release.live_space else None
-        degraded: list[str] = []
+        if space is None and publication.release.live_space:
+            space = publication.space()
+        missing: list[str] = []
         for scorer in SCORERS[SCORERS.index(wanted) :]:
-            missing = _missing(publication, scorer, space)
-            if missing is None:
-                judge = cls(scorer, space, degraded=[f"{why}; scored by {scorer}" for why in degraded])
+            why = _missing(publication, scorer, space)
+            if why is None:
+                degraded = [f"{each}; scored by {scorer}" for each in dict.fromkeys(missing)]
+                judge = cls(scorer, space, degraded=degraded)
                 judge._load(publication)
                 return judge
-            degraded.append(missing)
-        raise PinfeatherError(
-            f"Nothing can score in {publication.paths.root}: {'; '.join(degraded)}. Run `pinfeather lexical fit`, "
-            "`pinfeather materialize` or `pinfeather train student`."
-        )
+            missing.append(why)
+        raise nothing_scores(publication, missing)
 
     def _load(self, publication: Publication) -> None:
         if self.scorer == "student":
@@ -132,27 +94,64 @@ class Judge:
             self.statistics = self.bundle.statistics if self.bundle else None
             self.without = self.bundle.manifest.without if self.bundle else ()
         elif self.scorer == "bm25":
-            self.statistics = publication.statistics
-            if publication.release.lexical is None and publication.bundle:  # then they are the bundle's
-                self.without = publication.bundle.manifest.without
-                if off := lexical_off(self.without):
-                    self.degraded.append(f"bm25 by the statistics of the bundle, without {', '.join(off)}")
+            self.statistics, self.without, reasons = word_statistics(publication)
+            self.degraded += reasons
+
+    def by_words(self, publication: Publication, why: str) -> None:
+        """Go on with bm25, as the query has no vector or the pins have none; ``why`` is a reason with its code.
+
+        :raises UnavailableError: if bm25 cannot score either.
+        """
+        missing = no_words(publication)
+        if missing is not None:
+            raise nothing_scores(publication, [why, missing])
+        self.scorer, self.bundle, self.without = "bm25", None, ()
+        self.degraded.append(f"{why}; scored by bm25")
+        self._load(publication)
+
+    def query_vector(
+        self, publication: Publication, text: str, embed: Embed, searching: bool = False
+    ) -> NDArray[np.float32] | None:
+        """[d] of a canonical query; None if it is empty, not needed or cannot be had, which changes the scorer.
+
+        :param embed: a batch of queries to a space into their vectors.
+        :param searching: also where the scorer needs none, to find pins by it.
+        :raises UnavailableError: if there is none and bm25 cannot score either.
+        """
+        if not text or self.space is None or not (searching or self.needs_query_vector):
+            return None
+        try:
+            embedded = embed(self.space, [text])
+        except (UsageError, DeadlineError):
+            raise
+        except PinfeatherError as error:
+            self.by_words(publication, reason("no_embedding", told(publication, error)))
+            return None
+        if self.bundle is not None and embedded.model != self.bundle.manifest.query_tower:
+            manifest = self.bundle.manifest
+            self.scorer, self.bundle, self.statistics, self.without = "zero-shot", None, None, ()
+            unfit = f"bundle {manifest.name} needs the query tower {manifest.query_tower}, not {embedded.model}"
+            self.degraded.append(reason("no_student", f"{unfit}; scored by zero-shot"))
+        return embedded.vectors[0]
+
+    def candidates(self, publication: Publication, pin_ids: Sequence[str]) -> Candidates:
+        """What the scorer needs of the pins; where no vector can be read it becomes bm25.
+
+        :raises UnavailableError: if neither vectors nor words can be read.
+        """
+        space = self.space if self.needs_query_vector else None
+        try:
+            return read_candidates(publication, space, pin_ids)
+        except UnavailableError as error:
+            if space is None:
+                raise
+            self.by_words(publication, reason(error.code, "the vectors of the pins cannot be read"))
+            return read_candidates(publication, None, pin_ids)
 
     @property
     def needs_query_vector(self) -> bool:
         """Whether the query must be embedded."""
         return self.scorer != "bm25"
-
-    def check_query_tower(self, fingerprint: str) -> None:
-        """Refuse query vectors of another tower than the student was trained with.
-
-        :raises PinfeatherError: if ``fingerprint`` is not the bundle's.
-        """
-        if self.bundle is not None and fingerprint != self.bundle.manifest.query_tower:
-            raise PinfeatherError(
-                f"Bundle {self.bundle.manifest.name} was trained with the query tower "
-                f"{self.bundle.manifest.query_tower}, not with {fingerprint}: use that one, or train the student again."
-            )
 
     def score(
         self,
@@ -170,13 +169,15 @@ class Judge:
         explanation: Explanation | None = None
         if not query:
             ranking = np.full(n, np.nan)
-            self.degraded.append("the query is empty")
+            self.degraded.append(reason("empty_query", "the query is empty"))
         elif self.bundle is not None:
-            features = self._features(query, query_vector, candidates)
-            probabilities = self.bundle.head.probabilities(features)
-            probabilities[~candidates.found] = np.nan
-            ranking = expected_level(probabilities)
-            explanation = self.bundle.head.explain(features) if explain else None
+            lexical = self._lexical(query, candidates)
+            with stage("head"):
+                features = self._features(query, query_vector, candidates, lexical)
+                probabilities = self.bundle.head.probabilities(features)
+                probabilities[~candidates.found] = np.nan
+                ranking = expected_level(probabilities)
+                explanation = self.bundle.head.explain(features) if explain else None
         elif self.scorer == "zero-shot":
             ranking = similarity.astype(np.float64)
         else:
@@ -202,27 +203,40 @@ class Judge:
         if statistics is None:
             raise PinfeatherError("The release has no lexical statistics: run `pinfeather lexical fit`.")
         off = lexical_off(self.without)
-        scores = self._masking(candidates.blobs, lambda blobs: bm25_ranking(query, blobs, statistics, off))
+        with stage("lexical"):
+            scores = self._masking(candidates.blobs, lambda blobs: bm25_ranking(query, blobs, statistics, off))
         return np.where([blob is None for blob in candidates.blobs], np.nan, scores)
 
+    def _lexical(self, query: str, candidates: Candidates) -> NDArray[np.float32] | None:
+        """[n, L] of the words that can be read; None without statistics."""
+        statistics = self.statistics
+        if statistics is None:
+            return None
+        off = lexical_off(self.without)
+        with stage("lexical"):
+            return self._masking(candidates.blobs, lambda blobs: lexical_features(query, blobs, statistics, off)[0])
+
     def _features(
-        self, query: str, query_vector: NDArray[np.float32] | None, candidates: Candidates
+        self,
+        query: str,
+        query_vector: NDArray[np.float32] | None,
+        candidates: Candidates,
+        lexical: NDArray[np.float32] | None,
     ) -> NDArray[np.float32]:
+        """[n, F] what the head reads."""
         from embedders.relevance import RelevanceInputs, relevance_features
 
-        def features(blobs: list[bytes | None]) -> NDArray[np.float32]:
-            inputs = RelevanceInputs(
-                query=query,
-                query_vector=query_vector,
-                pin_vectors=candidates.vectors,
-                blobs=blobs,
-                click_rate=candidates.click_rate,
-                save_rate=candidates.save_rate,
-                without=self.without,
-            )
-            return relevance_features(inputs, self.statistics)[0]
-
-        return self._masking(candidates.blobs, features)
+        inputs = RelevanceInputs(
+            query=query,
+            query_vector=query_vector,
+            pin_vectors=candidates.vectors,
+            blobs=candidates.blobs,
+            click_rate=candidates.click_rate,
+            save_rate=candidates.save_rate,
+            without=self.without,
+            lexical=lexical,
+        )
+        return relevance_features(inputs, None)[0]
 
     def _masking(
         self, blobs: list[bytes | None], call: Callable[[list[bytes | None]], NDArray[np.float32]]
@@ -234,34 +248,20 @@ class Judge:
             except (LexicalVersionError, LexicalBlobError) as error:
                 rows = set(error.rows)
                 if rows:
-                    self.degraded.append(f"lexical features of {len(rows)} pins are masked: {error.reason}")
+                    masked = f"lexical features of {len(rows)} pins are masked: {error.reason}"
+                    self.degraded.append(reason("lexical_masked", masked))
                     blobs = [None if row in rows else blob for row, blob in enumerate(blobs)]
                 else:
                     raise  # the statistics are at fault, not a blob
 
 
 def _missing(publication: Publication, scorer: Scorer, space: Space | None) -> str | None:
-    """Why the release cannot serve ``scorer``, or None if it can."""
-    release = publication.release
+    """The reason why ``scorer`` cannot serve, or None if it can."""
     if scorer == "bm25":
-        return None if release.lexical or release.bundle else f"release {release.number} names no lexical statistics"
+        return no_words(publication)
     if space is None:
-        return f"release {release.number} names no live space"
-    if scorer == "zero-shot":
-        return None
-    try:
-        bundle = publication.bundle
-    except LexicalVersionError as error:
-        return f"bundle {release.bundle} is of another lexical version: {error}"
-    if bundle is None:
-        return f"release {release.number} names no student bundle"
-    manifest = bundle.manifest
-    if not manifest.reads(space.name, space.model_fingerprint, space.template):
-        spaces = ", ".join(manifest.spaces) or "spaces of its own towers"
-        return f"bundle {manifest.name} reads {spaces}, not the live space {space.name}"
-    if manifest.query_tower not in space.query_towers:
-        return f"bundle {manifest.name} needs the query tower {manifest.query_tower}, which {space.name} does not take"
-    return None
+        return reason("no_space", f"release {publication.release.number} names no live space")
+    return None if scorer == "zero-shot" else unfit_bundle(publication, space)
 
 
 def _levels(expected: NDArray[np.floating]) -> NDArray[np.int64]:

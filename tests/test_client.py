@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,22 @@ def test_pin_vectors_come_in_the_order_asked_with_a_mask(client, tower):
     assert answer.space == client.pin_embeddings([], space=answer.space).space
     assert answer.model == tower.fingerprint
     assert tower.encoded == []
+
+
+def test_pin_vectors_say_how_old_what_they_say_is(client):
+    answer = client.pin_embeddings(["sofa0", "unknown", "sofa1"])
+    assert answer.event_timestamps[[0, 2]].tolist() == [
+        datetime(2026, 5, 1, 13 + 2),
+        datetime(2026, 5, 1, 12, 0, 1),
+    ]
+    hour = timedelta(hours=1)
+    for now in (WHEN + 4 * hour, (WHEN + 4 * hour).replace(tzinfo=None), (WHEN + 4 * hour).astimezone(timezone(hour))):
+        assert answer.age(now)[[0, 2]].tolist() == [hour, 4 * hour - timedelta(seconds=1)]
+    assert np.isnat([answer.event_timestamps[1], answer.age()[1]]).all()
+    assert (answer.age()[[0, 2]] > np.timedelta64(1, "D")).all()
+    queries = client.embed_queries(["fern", "sofa"])
+    assert queries.event_timestamps is None
+    assert np.isnat(queries.age()).tolist() == [True, True]
 
 
 def test_a_space_has_its_public_its_short_and_its_physical_name(client):
@@ -102,7 +119,9 @@ def test_another_query_tower_is_refused_before_anything_is_computed(built):
     stranger = WordEncoder("another model")
     with PinClient(built, encoder=stranger) as client:
         with pytest.raises(PinfeatherError, match="not of another model"):
-            client.search("sofa", scorer="zero-shot")
+            client.embed_queries(["sofa"])
+        scores = client.score("sofa", ["sofa0"], scorer="zero-shot")
+        assert (scores.scorer, scores.degraded[0].partition(":")[0]) == ("bm25", "no_embedding")
         assert client.pin_embeddings(["sofa0"]).found.all()
     assert stranger.encoded == []
 
@@ -134,9 +153,25 @@ def test_features_by_service_with_mask_and_times(client):
     assert table.row(1) == dict.fromkeys(table.columns)
     assert client.pin_features([]).found.tolist() == []
     with pytest.raises(
-        UsageError, match="'nope'; there are: home_feed_v1, pin_content_v1, related_pins_v1, relevance_v1"
+        UsageError, match="'nope'; there are: home_feed_v1, pin_content_v1, query_stats_v1, related_pins_v1"
     ):
         client.pin_features(["sofa0"], service="nope")
+
+
+def test_features_of_queries_by_service(client):
+    table = client.query_features(["GREEN velvet  sofa", "never asked", "", "green velvet sofa"])
+    assert table.ids == ("green velvet sofa", "never asked", "", "green velvet sofa")
+    assert table.found.tolist() == [True, False, False, True]
+    assert table.columns["query_stats__searches"] == [8, None, None, 8]  # the requests r0impression to r3click
+    assert table.columns["query_stats__clicks"][0] == 4
+    assert np.isnat(table.event_timestamps["query_stats"]).tolist() == [False, True, True, False]
+    assert client.query_features([]).found.tolist() == []
+    with pytest.raises(UsageError, match="'nope'; there are: home_feed_v1"):
+        client.query_features(["sofa"], "nope")
+    with pytest.raises(UsageError, match=r"keyed by pin_id, not by query\. Ask with pin_features"):
+        client.query_features(["sofa"], "pin_content_v1")
+    with pytest.raises(UsageError, match="keyed by query: only pin_id"):
+        client.pin_features(["sofa0"], "query_stats_v1")
 
 
 @pytest.mark.parametrize("service", ["pin_content_v1", "relevance_v1", "home_feed_v1", "related_pins_v1"])
@@ -208,10 +243,10 @@ def test_related_pins_look_further_when_duplicates_fill_the_first_page(crowded, 
 def test_home_feed_looks_further_for_an_interest_before_it_gives_its_share_away(crowded, tower, monkeypatch):
     def feed(limit: int) -> list[str]:
         with PinClient(crowded.root, encoder=tower) as client:
-            return [hit.because for hit in client.home_feed(["sofa1", "fern0"], limit=limit).hits]
+            return [hit.because for hit in client.home_feed(["sofa1", "fern0"], limit, exploration=0).hits]
 
     assert sorted(feed(6)) == ["fern0"] * 3 + ["sofa1"] * 3
-    monkeypatch.setattr("serving_client.nearest._MOST_CANDIDATES", 26)
+    monkeypatch.setattr("serving_client.home_feed.MOST_CANDIDATES", 26)
     assert feed(6) == ["fern0"] * 6
 
 
@@ -234,7 +269,7 @@ def test_an_unknown_pin_has_no_related_pins(client):
 
 
 def test_home_feed_serves_every_interest_and_shows_nothing_twice(client):
-    feed = client.home_feed(["sofa0", "unknown", "fern0", "sofa0"], limit=6, seen=["sofa1", "fern1"])
+    feed = client.home_feed(["sofa0", "unknown", "fern0", "sofa0"], 6, ["sofa1", "fern1"], exploration=0)
     shown = [hit.pin_id for hit in feed.hits]
     assert feed.found.tolist() == [True, False, True, True]
     assert len(shown) == len(set(shown)) == 6

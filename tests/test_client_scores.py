@@ -41,7 +41,7 @@ def test_without_a_bundle_the_cosine_ranks_and_the_answer_says_so(client):
     assert scores.scorer == "zero-shot"
     assert np.allclose(scores.ranking[:2], vectors @ query, atol=1e-6)
     assert np.isnan(scores.ranking[2])
-    assert scores.degraded == ("release 2 names no student bundle; scored by zero-shot",)
+    assert scores.degraded == ("no_student: release 2 names no student bundle; scored by zero-shot",)
     assert client.score("velvet sofa", ["sofa3"], scorer="zero-shot").degraded == ()
     assert scores.explanations is None
     with pytest.raises(UsageError, match="no scorer 'magic'; there are: student, zero-shot, bm25"):
@@ -55,7 +55,7 @@ def test_without_a_space_bm25_ranks_and_without_statistics_nothing_can(client_sh
     with PinClient(client_shop.root, encoder=tower) as client:
         scores = client.score("velvet sofa", ["sofa3"])
         assert scores.scorer == "bm25"
-        assert [text.split(";")[0] for text in scores.degraded] == ["release 9 names no live space"] * 2
+        assert scores.degraded == ("no_space: release 9 names no live space; scored by bm25",)
         with open_writer(client_shop.online) as writer:
             writer.publish(replace(release, number=10, names={}, lexical=None).to_json())
         assert client.refresh()
@@ -66,7 +66,7 @@ def test_without_a_space_bm25_ranks_and_without_statistics_nothing_can(client_sh
 def test_an_empty_query_scores_nothing_and_finds_nothing(client, tower):
     scores = client.score(" \t", ["sofa0"], scorer="zero-shot")
     assert np.isnan(scores.ranking).all()
-    assert scores.degraded == ("the query is empty",)
+    assert scores.degraded == ("empty_query: the query is empty",)
     assert client.search("").hits == ()
     assert tower.encoded == []
 
@@ -176,19 +176,11 @@ def test_a_bundle_that_arrives_is_used_and_one_for_another_space_is_not(client_s
         assert client.refresh()
         scores = client.score("sofa", ["sofa0"])
         assert scores.scorer == "zero-shot"
-        assert "reads elsewhere, not the live space" in scores.degraded[0]
+        assert "reads elsewhere, not the space" in scores.degraded[0]
         student(live(client_shop), query_tower="other tower").save(client_shop.bundles / "three")
         publish_release(client_shop, bundle="three")
         assert client.refresh()
         assert "needs the query tower other tower" in client.score("sofa", ["sofa0"]).degraded[0]
-
-
-def test_a_damaged_bundle_is_an_error_and_no_fallback(judged, tower):
-    (judged.bundles / "made-up" / "head.safetensors").write_bytes(b"x")
-    with PinClient(judged.root, encoder=tower) as client:
-        with pytest.raises(PinfeatherError, match="was changed"):
-            client.score("sofa", ["sofa0"])
-        assert client.score("sofa", ["sofa0"], scorer="bm25").degraded == ()
 
 
 def test_a_blob_of_another_lexical_version_is_masked_and_reported(judged, tower):
@@ -197,15 +189,14 @@ def test_a_blob_of_another_lexical_version_is_masked_and_reported(judged, tower)
         rewrite_blob(judged, "sofa0", lambda blob: bytes([LEXICAL_VERSION + 1]) + blob[1:])
         assert client.refresh()
         after = client.score("velvet sofa", ["sofa0", "sofa1"])
-        assert (
-            f"lexical features of 1 pins are masked: lexical blob of version {LEXICAL_VERSION + 1}" in after.degraded[0]
-        )
+        masked = f"lexical_masked: lexical features of 1 pins are masked: lexical blob of version {LEXICAL_VERSION + 1}"
+        assert masked in after.degraded[0]
         assert len(after.degraded) == 1
         assert after.found.all()
         assert after.expected_level[0] != before.expected_level[0]
         assert after.expected_level[1] == before.expected_level[1]
         by_words = client.score("velvet sofa", ["sofa0", "sofa1"], scorer="bm25")
-        assert by_words.degraded[0].startswith("lexical features of 1 pins are masked")
+        assert by_words.degraded[0].startswith("lexical_masked: lexical features of 1 pins are masked")
         assert by_words.ranking[1] > 0
 
 

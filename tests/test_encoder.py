@@ -224,7 +224,7 @@ def test_a_vector_that_is_not_finite_names_its_text(tiny_folder):
     encoder = load_encoder(tiny_folder, "cpu", "fp32")
     token = int(encoder._tokenizer.ids(["walnut"])[0][1])
     with torch.no_grad():
-        encoder._runner._model.embeddings.word_embeddings.weight[token] = float("nan")
+        encoder._runner._model.words[token] = float("nan")
     with pytest.raises(EncodingError, match=r"text 3 of 4 \('walnut'\)"):
         encoder.encode(["sofa", "sofa", "a much longer text about lamps", "walnut"])
 

@@ -99,10 +99,10 @@ class World:
         """(kinds of the pins that differ, gone, unchanged) of the pins; with ``write`` the ledger then has them."""
         with Ledger(self.paths) as ledger, connect(self.paths.ledger) as con:
             scan = open_pin_scan(con, self.definitions, SPACE, ledger, held)
-            batches = list(pin_changes(scan, SPACE.template))
+            batches = list(pin_changes(scan, SPACE))
             kinds = {change.pin_id: change.kind for batch in batches for change in batch}
             assert sum(map(len, batches)) == len(kinds)
-            again = [change.pin_id for batch in pin_changes(scan, SPACE.template) for change in batch]
+            again = [change.pin_id for batch in pin_changes(scan, SPACE) for change in batch]
             assert sorted(again) == sorted(kinds)  # a run goes through it twice: to count and to write
             if write:
                 for batch in batches:
@@ -369,7 +369,7 @@ def test_a_row_that_leaves_between_the_passes_is_left_to_the_next_run(world):
         rows = FeatureScan(con, world.views["pin_text"], ledger.of("view:pin_text"), NONE)
         pins = {"pin 1": {"title": "another hat"}, "pin 2": catalogue()["pin 2"], "late": {"title": "late"}}
         world.pins(pins)
-        found = {change.pin_id: change.text for batch in pin_changes(scan, SPACE.template) for change in batch}
+        found = {change.pin_id: change.text for batch in pin_changes(scan, SPACE) for change in batch}
         assert set(found) == {"pin 1", "pin 2"}
         assert found["pin 1"] == "another hat"
         assert {key for batch in rows.changes() for key in batch["key"].to_pylist()} == {"pin 1", "pin 2"}

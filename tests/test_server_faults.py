@@ -19,6 +19,7 @@ from materialize.stores.errors import (
     CollectionMissingError,
     StoreAccessError,
     StoreError,
+    StoreSlowError,
     StoreUnavailableError,
 )
 from materialize.stores.place import Place
@@ -275,7 +276,7 @@ GrpcFailure.__abstractmethods__ = frozenset()
     ("code", "kind", "tries"),
     [
         ("UNAVAILABLE", StoreUnavailableError, 5),
-        ("DEADLINE_EXCEEDED", StoreUnavailableError, 5),
+        ("DEADLINE_EXCEEDED", StoreSlowError, 5),
         ("RESOURCE_EXHAUSTED", StoreUnavailableError, 5),
         ("INTERNAL", StoreUnavailableError, 5),
         ("UNAUTHENTICATED", StoreAccessError, 1),

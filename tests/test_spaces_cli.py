@@ -71,7 +71,7 @@ def test_the_life_of_a_space_on_the_command_line(pinfeather, hats, tmp_path):
     }
     assert (found["common"], found["overlap@10"]) == (6, 1.0)  # of five others, all are among the ten nearest
     switched = answer(pinfeather, "promote", "titles", "--repo", root)
-    assert set(switched) == SWITCH | {"checks"}
+    assert set(switched) == SWITCH | {"checks", "warmed"}
     assert {check["name"] for check in switched["checks"]} == {"coverage", "overlap@10", "ndcg@20"}
     back = answer(pinfeather, "rollback", "--repo", root)
     assert (set(back), back["space"]) == (SWITCH, live)

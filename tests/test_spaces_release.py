@@ -22,6 +22,7 @@ from feature_repo.pin_text import DEFAULT_TEMPLATE
 from materialize.audit import audit
 from materialize.comparison import diff_spaces
 from materialize.definitions import load_definitions
+from materialize.encoders import Encoders
 from materialize.promotion import Gate, GateError, promote, rollback
 from materialize.releases import LIVE_EMBEDDING, current_release, past_release, publish_release
 from materialize.run import RunOptions, materialize
@@ -225,7 +226,7 @@ def test_ndcg_on_the_judgments_is_part_of_the_gate(catalogue):
     for name, without in (("titles", "description"), ("descriptions", "title")):
         create_space(catalogue.paths, name, without=[without])
         fill(catalogue.paths, name, encoder)
-    judge = judge_by_cosine(catalogue.paths, encoder=encoder)
+    judge = judge_by_cosine(catalogue.paths, Encoders(given=encoder))
     levels = np.array([5 if pin == n else 1 for n in range(4) for pin in range(4)])
     queries = encoder.encode(words)
     for name in ("titles", "descriptions"):
@@ -240,7 +241,7 @@ def test_ndcg_on_the_judgments_is_part_of_the_gate(catalogue):
 
 
 def test_without_judgments_ndcg_is_said_to_be_not_compared(hats, titles, encoder):
-    switch = promote(hats.paths, titles, LAX, judge_by_cosine(hats.paths, encoder=encoder))
+    switch = promote(hats.paths, titles, LAX, judge_by_cosine(hats.paths, Encoders(given=encoder)))
     assert (switch.checks[2].value, switch.checks[2].passed) == (None, True)
 
 

@@ -197,7 +197,7 @@ def test_bm25_by_the_statistics_of_a_bundle_masks_what_they_were_fitted_without(
     with PinClient(client_shop.root, encoder=tower) as client:
         masked = client.score("armchair", ["sofa1", "pasta0"], scorer="bm25")
     assert masked.ranking.tolist() == [0, 0]  # the word stands in a title only
-    assert masked.degraded == ("bm25 by the statistics of the bundle, without title, description",)
+    assert masked.degraded == ("lexical_masked: bm25 by the statistics of the bundle, without title, description",)
 
 
 @pytest.fixture

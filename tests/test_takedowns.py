@@ -62,6 +62,7 @@ def push(store, pin, when, title="pushed"):
     import pandas as pd
 
     row = {"pin_id": pin, "title": title, "description": None, "lang": "en", "country": "US", "image_sha256": None}
+    row["safe"] = None
     frame = pd.DataFrame([{**row, "created_at": when, "event_timestamp": when, "created_timestamp": when}])
     store.write_to_online_store("pin_text", frame)
     close_all()

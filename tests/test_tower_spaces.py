@@ -29,6 +29,7 @@ from materialize.space_admin import backfill, create_space, drop_space, list_spa
 from materialize.spaces import load_space
 from pinfeather.pipeline import fit_lexical
 from serving_client import PinClient
+from serving_client.degraded import code_of
 
 CPU = {"device": "cpu", "precision": "fp32"}
 LAX = Gate(overlap_min=0, sample=5)
@@ -122,9 +123,11 @@ def test_separate_towers_end_to_end(live, models):
 
 def test_a_live_release_refuses_any_other_query_tower_the_pin_tower_too(live, models):
     for name in ("pin", "base"):
-        client = PinClient(live.paths.root, encoder=load_encoder(models / name, "cpu", "fp32"))
-        with client, pytest.raises(PinfeatherError, match="takes query vectors of the towers"):
-            client.search("hat")
+        with PinClient(live.paths.root, encoder=load_encoder(models / name, "cpu", "fp32")) as client:
+            with pytest.raises(PinfeatherError, match="takes query vectors of the towers"):
+                client.embed_queries(["hat"])
+            by_words = client.search("hat")
+        assert (by_words.scorer, code_of(by_words.degraded[0])) == ("bm25", "no_embedding")
     space = load_space(live.paths, "next")
     with pytest.raises(PinfeatherError, match="holds vectors of the tower"):
         Encoders(given=load_encoder(models / "query", "cpu", "fp32")).of(space)
@@ -187,8 +190,9 @@ def test_a_changed_tower_serves_nobody_and_encodes_nothing(live, name):
     content[-5] ^= 1
     file.write_bytes(bytes(content))
     with PinClient(live.paths.root, device="cpu") as client:
-        with pytest.raises(BundleError, match="was changed"):
-            client.search("hat")
+        by_words = client.search("hat")
+        assert (by_words.scorer, code_of(by_words.degraded[0])) == ("bm25", "no_student")
+        assert "was changed" in by_words.degraded[0]
         with pytest.raises(PinfeatherError, match="not the mode"):
             client.embed_queries(["hat"])
     rollback(live.paths)

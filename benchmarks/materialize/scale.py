@@ -88,7 +88,7 @@ def fill(catalogue: Catalogue, paths: RepoPaths) -> dict[str, Any]:
             ledger.set_engine(space, raw_engine(), view_definition(definitions.project, view))
             ledger.fold(space)
         run = ledger.start_run(SPACE.name)
-        for changes in pin_changes(open_pin_scan(con, definitions, SPACE, ledger, NONE), SPACE.template):
+        for changes in pin_changes(open_pin_scan(con, definitions, SPACE, ledger, NONE), SPACE):
             encoder.encode([change.text for change in changes if change.text_fp])
             store.upsert(len(changes))
             ledger.write(SPACE.name, run, ledger_entries(changes))
@@ -111,7 +111,7 @@ def scan(catalogue: Catalogue, paths: RepoPaths) -> dict[str, Any]:
         count_features(con, definitions, ledger, NONE, counts)
         pins = open_pin_scan(con, definitions, SPACE, ledger, NONE)
         found: dict[str, list[str]] = {}
-        for changes in pin_changes(pins, SPACE.template):
+        for changes in pin_changes(pins, SPACE):
             for change in changes:
                 found.setdefault(str(change.kind), []).append(change.pin_id)
     return {"pins": pins.rows, "unchanged": pins.unchanged, "gone": len(pins.gone), "rows": counts.features} | {

@@ -19,6 +19,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "country": pa.string(),
         "created_at": TIMESTAMP,
         "image_sha256": pa.string(),
+        "safe": pa.bool_(),
     },
     "pin_link_text": {
         "pin_id": pa.string(),

@@ -88,6 +88,11 @@ def encode_blob(fields: PinFields) -> bytes:
     return header + np.array(ids, dtype="<u4").tobytes()
 
 
+def own_ids(blob: bytes) -> npt.NDArray[np.uint32]:
+    """The token ids of all fields of one blob that :func:`encode_blob` has just made; nothing is checked."""
+    return np.frombuffer(blob, dtype="<u4", offset=_HEADER.size).astype(np.uint32, copy=False)
+
+
 def decode_blobs(blobs: Sequence[bytes | None], fields: Sequence[str] = LEXICAL_FIELDS) -> CandidateTokens:
     """Blobs as arrays, one row each in the order given; ``None`` is a candidate without lexical data.
 

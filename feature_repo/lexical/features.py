@@ -11,6 +11,7 @@ from feature_repo.lexical.blobs import LEXICAL_FIELDS, decode_blobs
 from feature_repo.lexical.scoring import (
     bm25_per_field,
     bm25_per_pin,
+    checked,
     find_hits,
     match_of_hits,
     phrase_match,
@@ -64,15 +65,16 @@ def lexical_features(
     hits = find_hits(ids, candidates)
     everywhere = hits.over_all_fields(candidates)
     all_lengths = candidates.lengths.sum(axis=1, keepdims=True)
-    idf = statistics.idf(hits.ids)[:, COLUMNS.index(ALL_FIELDS)]
-    bm25_all = bm25_per_pin(everywhere, candidates, statistics)
+    by_column = checked(statistics).idf(hits.ids)
+    idf = by_column[:, COLUMNS.index(ALL_FIELDS)]
+    bm25_all = bm25_per_pin(everywhere, candidates, statistics, idf=by_column)
     phrases = phrase_match(ids, candidates)
     title = LEXICAL_FIELDS.index("title")
     title_tokens = np.where(candidates.missing[:, title], np.nan, np.log1p(candidates.lengths[:, title]))
     no_text = all_lengths[:, 0] == 0
     information = np.bincount(everywhere.segments, weights=idf[everywhere.terms], minlength=len(candidates))
     columns: list[npt.NDArray[np.floating]] = [
-        bm25_per_field(hits, candidates, statistics),
+        bm25_per_field(hits, candidates, statistics, idf=by_column),
         bm25_all,
         bm25_all / (float(hits.repeats @ idf) or 1.0),
         match_of_hits(hits, candidates.lengths),

@@ -81,28 +81,40 @@ def bm25_scores(
 
 
 def bm25_per_field(
-    hits: Hits, candidates: CandidateTokens, statistics: LexicalStatistics, variant: Variant = "lucene"
+    hits: Hits,
+    candidates: CandidateTokens,
+    statistics: LexicalStatistics,
+    variant: Variant = "lucene",
+    idf: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """:func:`bm25_scores` for hits that are already found."""
+    """:func:`bm25_scores` for hits that are already found.
+
+    :param idf: of ``hits.ids`` by ``statistics`` in this variant, where it is at hand.
+    """
     columns = [COLUMNS.index(name) for name in candidates.fields]
-    idf = checked(statistics).idf(hits.ids, variant)[:, columns]
-    return _bm25(hits, candidates.lengths, idf, statistics.average_length[columns], variant)
+    idf = checked(statistics).idf(hits.ids, variant) if idf is None else idf
+    return _bm25(hits, candidates.lengths, idf[:, columns], statistics.average_length[columns], variant)
 
 
 def bm25_per_pin(
-    merged: Hits, candidates: CandidateTokens, statistics: LexicalStatistics, variant: Variant = "lucene"
+    merged: Hits,
+    candidates: CandidateTokens,
+    statistics: LexicalStatistics,
+    variant: Variant = "lucene",
+    idf: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """BM25 with a pin's fields taken as one document, shape (n,); NaN for a pin without any token.
 
     :param merged: of :meth:`Hits.over_all_fields`.
+    :param idf: as for :func:`bm25_per_field`.
     :raises UsageError: if the candidates were decoded with some fields left out.
     """
     if set(candidates.fields) != set(LEXICAL_FIELDS):
         raise UsageError(f"BM25 over all fields needs all of them: decode {', '.join(LEXICAL_FIELDS)}.")
     column = [COLUMNS.index(ALL_FIELDS)]
-    idf = checked(statistics).idf(merged.ids, variant)[:, column]
+    idf = checked(statistics).idf(merged.ids, variant) if idf is None else idf
     lengths = candidates.lengths.sum(axis=1, keepdims=True)
-    return _bm25(merged, lengths, idf, statistics.average_length[column], variant)[:, 0]
+    return _bm25(merged, lengths, idf[:, column], statistics.average_length[column], variant)[:, 0]
 
 
 def checked(statistics: LexicalStatistics) -> LexicalStatistics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from feast import FeatureView, Field
-from feast.types import String, UnixTimestamp
+from feast.types import Bool, String, UnixTimestamp
 
 from feature_repo.entities import pin
 from feature_repo.views.common import OWNER, parquet_source, tags
@@ -25,6 +25,7 @@ def pin_text(sources: Path) -> FeatureView:
             Field(name="country", dtype=String),
             Field(name="created_at", dtype=UnixTimestamp),
             Field(name="image_sha256", dtype=String),
+            Field(name="safe", dtype=Bool),
         ],
         source=parquet_source("pin_text", sources / "pin_text.parquet", description),
         online=True,

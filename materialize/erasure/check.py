@@ -35,6 +35,7 @@ from materialize.places import open_store, place_of
 from materialize.reconcile import view_space
 from materialize.stores import published
 from materialize.stores.reader import Snapshot
+from materialize.warm import find_warm
 
 RAW, MANIFESTS = "raw tables", "manifests"
 
@@ -92,6 +93,7 @@ def check(paths: RepoPaths, subjects: Subjects, lock_timeout: float = 10.0) -> l
         ("vector logs", lambda place: _vector_logs(paths, looked, place)),
         ("store", lambda place: _store(paths, looked, place, lock_timeout)),
         ("publications", lambda place: _publications(paths, looked, place)),
+        ("head queries", lambda place: _head_queries(paths, subjects, place)),
         (MANIFESTS, lambda place: _manifests(paths, subjects, place)),
         ("unfinished files", lambda place: _unfinished(paths, subjects, looked, place)),
         ("erasures begun", lambda place: _begun(paths, place)),
@@ -204,6 +206,12 @@ def _captions(paths: RepoPaths, subjects: Subjects, looked: Erasures, place: Pla
             leaves = erased.leaves("captions", table)
             if leaves is not None:
                 place.add(int(leaves.sum()), file.relative_to(paths.data).as_posix())
+
+
+def _head_queries(paths: RepoPaths, subjects: Subjects, place: Place) -> None:
+    """Vectors that clients begin with, by the digests of their queries."""
+    for file, count in find_warm(paths, subjects.queries):
+        place.add(count, file.relative_to(paths.data).as_posix())
 
 
 # Ledger and logs ------------------------------------------------------------------------------------------------------

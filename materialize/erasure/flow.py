@@ -38,6 +38,7 @@ from materialize.standing import RunCounts
 from materialize.stores.graves import is_grave_collection
 from materialize.stores.lease import WriterLease
 from materialize.stores.publication import Writer
+from materialize.warm import erase_warm
 
 
 @dataclass
@@ -71,6 +72,8 @@ class EraseReport:
     """Statistics fitted before, which past releases name: counts of hashed words, without pins."""
     bundles: list[str] = field(default_factory=list)
     """Student bundles, which were trained before and are as they were."""
+    warm: int = 0
+    """Queries that left the files of vectors that clients begin with."""
     held_publications: list[int] = field(default_factory=list)
     """Old publications that go when their reader lets go."""
     leftovers: int = 0
@@ -126,6 +129,7 @@ def erase(
         pending, erasures = _rewrite(paths, subjects, begun, options, report)
         say("aggregates")
         _aggregate(paths, pending, min_users, report)
+        report.warm = erase_warm(paths, news=bool(report.recorded or report.resumed))
         if current_release(paths) is not None:
             say("online rows and spaces")
             _spaces(paths, pending, erasures, options, report)

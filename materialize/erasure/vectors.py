@@ -107,12 +107,13 @@ def settle(
 def _stale(
     con: Any, definitions: RepoDefinitions, ledger: Ledger, space: Space, held: frozenset[str], pending: Pending
 ) -> dict[str, datetime]:
-    """Pins of the erasure that the space has with another text than the present one, or without any source."""
+    """Pins of the erasure that the space has with another text, or other words, than now, or without any source."""
     scan = open_pin_scan(con, definitions, space, ledger, held)
     stale = {key: event for key, _, event in scan.gone if key in pending.all_pins}
-    for batch in pin_changes(scan, space.template):
+    for batch in pin_changes(scan, space):
         for change in batch:
             other = change.doubtful or change.kind in (Kind.CHANGED, Kind.REJECTED)
+            other = other or (space.words and change.kind is Kind.PAYLOAD_ONLY)  # words beyond the text that was read
             if change.pin_id in pending.all_pins and change.had_vector and other:
                 stale[change.pin_id] = change.event_timestamp
     return stale

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy.typing as npt
 
 from .checks import check_filter, check_name, check_newer, check_points, check_query, drop_older
+from .columns import Arrays, Kind
 from .conditions import Condition
 from .edge_collection import EdgeCollection, read_spec
 from .errors import BadInputError, SpecMismatchError, StoreError, missing
@@ -41,6 +42,10 @@ class EdgeReads(ABC):
     ) -> list[Point | None]:
         """See :class:`~.port.VectorStore`."""
         return self._open(name).get_many(ids, with_payload, with_vectors)
+
+    def columns(self, name: str, kind: Kind, keys: Sequence[str]) -> Arrays:
+        """See :func:`~.columns.read_columns`."""
+        return self._open(name).columns(kind, keys)
 
     def search(
         self,
@@ -228,7 +233,7 @@ def _copy_points(collection: EdgeCollection, target: Path) -> None:
     try:
         after = None
         while True:
-            points, after = collection.scroll(None, PAGE, after, True, True)
+            points, after = collection.page(PAGE, after)
             if points:
                 fresh.upsert(points)
             if after is None:

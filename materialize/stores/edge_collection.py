@@ -20,8 +20,9 @@ from typing import Any
 import qdrant_edge as engine
 
 from .checks import check_id
+from .columns import Arrays, ColumnCache, Columns, Kind
 from .conditions import Condition
-from .edge_models import sparse_names, to_config, to_filter, to_index, to_point, to_sparse, vector_reader
+from .edge_models import from_sparse, sparse_names, to_config, to_filter, to_index, to_point, to_sparse, vector_reader
 from .errors import StoreBusyError, StoreCorruptError, StoreError
 from .files import write_durably
 from .payload import Packing, Selection, path_of, select, selection
@@ -62,7 +63,10 @@ def read_spec(path: Path) -> CollectionSpec:
     reading = path / CONFIG
     try:
         config = json.loads(reading.read_text())
-        vectors = {n: VectorSpec(v["size"], v["distance"].lower()) for n, v in config["vectors"].items()}
+        vectors = {
+            name: VectorSpec(each["size"], each["distance"].lower(), each.get("datatype") == "float16")
+            for name, each in config["vectors"].items()
+        }
         sparse = sparse_names(config)
         reading = path / SIDE_FILE
         ours = json.loads(reading.read_text()) if reading.exists() else {"packed": [], "indexes": {}}
@@ -83,16 +87,19 @@ def _write_side_file(path: Path, spec: CollectionSpec) -> None:
 class EdgeCollection:
     """An open collection; one process and one object at a time may have it open.
 
-    :param cache: keeps rows that were read. Only for a folder that nobody writes to, such as a publication's copy.
+    :param cache: keeps rows that were read, and ``columns`` arrays. Only for a folder that nobody writes to, such as a
+        publication's copy.
     """
 
-    def __init__(self, path: Path, cache: RowCache | None = None) -> None:
+    def __init__(self, path: Path, cache: RowCache | None = None, columns: ColumnCache | None = None) -> None:
         self.path = path
         self.spec = read_spec(path)
         self._packing = Packing(self.spec.packed)
         self._vectors = vector_reader(self.spec)
         self._dense = list(self.spec.vectors)
         self._rows = None if cache is None else cache.rows_of(self)
+        self._column_cache = columns
+        self._columns: dict[str, Columns] = {}
         self._flushed = False  # what a killed process left in the WAL is not either
         with engine_errors(f"Opening the collection folder {path}"):
             self._shard = engine.EdgeShard.load(str(path))
@@ -188,13 +195,26 @@ class EdgeCollection:
 
     def get_many(self, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
         """Points in the order asked; duplicates are one shared object."""
-        distinct = list(dict.fromkeys(ids))
         if self._rows is None:
-            found = self._read(distinct, with_payload, with_vectors)
-            return [found.get(point_id) for point_id in ids]
+            return self._points(list(ids), with_payload, with_vectors)
+        distinct = list(dict.fromkeys(ids))
         look = Look.of(with_payload, with_vectors and bool(self._dense))
         rows = self._cached(distinct, look.with_vectors, self._rows)
         return [rows[point_id].point(look) for point_id in ids]
+
+    def columns(self, kind: Kind, keys: Sequence[str]) -> Arrays:
+        """See :func:`~.columns.read_columns`."""
+        if self._column_cache is None:
+            return kind.read(self._points, keys)
+        kept = self._columns.get(kind.name)
+        if kept is None:  # two threads at once: the one whose columns are lost reads once for nothing
+            kept = self._columns[kind.name] = self._column_cache.columns()
+        return kept.read(keys, lambda missing: kind.read(self._points, missing))
+
+    def _points(self, ids: list[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
+        """As :meth:`get_many`, and keeps nothing."""
+        found = self._read(list(dict.fromkeys(ids)), with_payload, with_vectors)
+        return [found.get(point_id) for point_id in ids]
 
     def _read(self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> dict[str, Point]:
         """The points that there are of distinct ids, by the id as it was given."""
@@ -278,6 +298,18 @@ class EdgeCollection:
         with engine_errors(f"Reading from {self.path}"):
             records, following = self._shard.scroll(request)
             points = [self._point(record, parts) for record in records]
+        return points, None if following is None else str(following)
+
+    def page(self, limit: int, after: str | None) -> tuple[list[Point], str | None]:
+        """One page of whole points, sparse vectors included, so that they can be written elsewhere."""
+        names = [*self._dense, *self.spec.sparse]
+        request = engine.ScrollRequest(offset=after, limit=limit, with_payload=True, with_vector=names or False)
+        with engine_errors(f"Reading from {self.path}"):
+            records, following = self._shard.scroll(request)
+            points = [self._point(record, None) for record in records]
+        for point, record in zip(points, records, strict=True):
+            stored: Any = record.vector or {}
+            point.sparse = {name: from_sparse(stored[name]) for name in self.spec.sparse if name in stored}
         return points, None if following is None else str(following)
 
     def _fields(self, with_payload: PayloadFields) -> tuple[bool | list[str], Selection | None]:

@@ -31,7 +31,11 @@ _PLACEHOLDER = "none"
 
 def to_config(spec: CollectionSpec) -> engine.EdgeConfig:
     """The engine's configuration of a new collection."""
-    dense = {name: engine.EdgeVectorParams(v.size, DISTANCES[v.distance]) for name, v in spec.vectors.items()}
+    half = engine.VectorStorageDatatype.Float16
+    dense = {
+        name: engine.EdgeVectorParams(v.size, DISTANCES[v.distance], datatype=half if v.half else None)
+        for name, v in spec.vectors.items()
+    }
     sparse = {name: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf) for name in spec.sparse}
     if not dense and not sparse:
         sparse = {_PLACEHOLDER: engine.EdgeSparseVectorParams()}
@@ -61,6 +65,11 @@ def to_point(point: Point, payload: dict[str, Any]) -> engine.Point:
 def to_sparse(vector: SparseVector) -> engine.SparseVector:
     """A checked sparse vector."""
     return engine.SparseVector(vector.indices.tolist(), vector.values.tolist())
+
+
+def from_sparse(vector: Any) -> SparseVector:
+    """A stored sparse vector."""
+    return SparseVector(np.array(vector.indices, np.uint32), np.array(vector.values, np.float32))
 
 
 def vector_reader(spec: CollectionSpec) -> Callable[[Any], dict[str, FloatVector]]:

@@ -35,6 +35,10 @@ class StoreUnavailableError(StoreError):
     """A server did not answer, or only with errors that pass; the call may be repeated, half-done or not."""
 
 
+class StoreSlowError(StoreUnavailableError):
+    """A server took longer than its ``timeout``, or than the deadline of the request."""
+
+
 class StoreAccessError(StoreError):
     """A server refuses the api_key, or wants one."""
 

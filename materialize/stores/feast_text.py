@@ -11,12 +11,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import regex
 import xxhash
 
 from .points import SparseVector
+
+_Counts = Any
+"""A number, or an array of numbers."""
 
 K1 = 1.2
 B = 0.75
@@ -46,8 +50,13 @@ def words(text: str) -> list[str]:
 def document_vector(texts: Iterable[str]) -> SparseVector | None:
     """The weights of a document's words, its fields taken together; None if there is none."""
     found = [word for text in texts for word in words(text)]
-    longer = K1 * (1 - B + B * len(found) / AVERAGE_WORDS)
-    return _vector({word: tf * (K1 + 1) / (tf + longer) for word, tf in Counter(found).items()})
+    return _vector({word: saturated(tf, len(found)) for word, tf in Counter(found).items()})
+
+
+def saturated(counts: _Counts, length: int) -> _Counts:
+    """The weights of words that stand ``counts`` times in a document of ``length`` words."""
+    longer = K1 * (1 - B + B * length / AVERAGE_WORDS)
+    return counts * (K1 + 1) / (counts + longer)
 
 
 def query_vector(text: str) -> SparseVector | None:

@@ -60,8 +60,8 @@ class Place:
     """JSON text of the mapping that is given to Qdrant's ``create_collection`` unchanged."""
     root: str = ""
     """Repository that uses the store, so that two in-memory stores of one process are apart."""
-    cache_bytes: int = 64 << 20
-    """Decoded rows that a reader of a folder keeps, in bytes; 0 for none."""
+    cache_bytes: int = 256 << 20
+    """Decoded rows and columns that a reader of a folder keeps, in bytes; 0 for none."""
 
     def __post_init__(self) -> None:
         if bool(self.path) == bool(self.url):
@@ -98,7 +98,7 @@ class Place:
             namespace=namespace,
             collection=_json(given.get("collection", {})),
             root=str(root),
-            cache_bytes=int(given.get("cache_mb", 64) * (1 << 20)),
+            cache_bytes=int(given.get("cache_mb", 256) * (1 << 20)),
             **{key: given[key] for key in ("api_key", "prefer_grpc", "grpc_port", "timeout", "tls_ca") if key in given},
         )
 

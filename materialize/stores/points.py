@@ -32,12 +32,23 @@ class VectorSpec:
 
     size: int
     distance: DistanceName = "dot"
+    half: bool = False
+    """Kept as float16: half the disk, and a search reads half as much. For vectors that float16 holds exactly, as those
+    of :func:`embedders.encoder.as_stored`; of any other the rest is lost."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 65536:
             raise BadInputError(f"A vector has 1 to 65536 dimensions, not {self.size}.")
         if self.distance not in get_args(DistanceName):
             raise BadInputError(f"distance is one of {', '.join(get_args(DistanceName))}, not {self.distance!r}.")
+
+    def describe(self) -> str:
+        """The spec in words, for errors."""
+        return f"{self.size} dimensions, {self.distance}{', float16' if self.half else ''}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of JSON values; without ``half`` where it is False, as before there was any."""
+        return {"size": self.size, "distance": self.distance, **({"half": True} if self.half else {})}
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class CollectionSpec:
 
     def describe(self) -> str:
         """The spec in words, for errors."""
-        dense = ", ".join(f"{name} ({v.size} dimensions, {v.distance})" for name, v in sorted(self.vectors.items()))
+        dense = ", ".join(f"{name} ({v.describe()})" for name, v in sorted(self.vectors.items()))
         words = [f"the vectors {dense}" if dense else "no vectors"]
         words += [f"the sparse vectors {', '.join(self.sparse)}"] if self.sparse else []
         words += [f"the packed keys {', '.join(self.packed)}"] if self.packed else []
@@ -77,7 +88,7 @@ class CollectionSpec:
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON values, read back by :meth:`from_json`."""
         return {
-            "vectors": {n: {"size": v.size, "distance": v.distance} for n, v in sorted(self.vectors.items())},
+            "vectors": {name: vector.to_json() for name, vector in sorted(self.vectors.items())},
             "sparse": list(self.sparse),
             "packed": list(self.packed),
             "indexes": dict(sorted(self.indexes.items())),
@@ -87,7 +98,7 @@ class CollectionSpec:
     def from_json(cls, data: Mapping[str, Any]) -> CollectionSpec:
         """The spec that :meth:`to_json` wrote."""
         return cls(
-            {n: VectorSpec(int(v["size"]), v["distance"]) for n, v in data["vectors"].items()},
+            {n: VectorSpec(int(v["size"]), v["distance"], v.get("half", False)) for n, v in data["vectors"].items()},
             tuple(data.get("sparse", ())),
             tuple(data.get("packed", ())),
             dict(data.get("indexes", {})),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import published as disk
+from .columns import ColumnCache
 from .conditions import Condition
 from .edge import EdgeReads
 from .edge_collection import EdgeCollection
@@ -22,6 +23,9 @@ from .files import PrivateFolder, lock_shared, shadow_tree
 from .points import CollectionSpec, Point
 from .published import Published
 from .row_cache import RowCache
+
+COLUMN_SHARE = 0.75
+"""Of the bytes that a reader keeps, what arrays may take at most; whole rows have the rest."""
 
 
 class ReadOnly(EdgeReads):
@@ -139,7 +143,7 @@ class Reader(ReadOnly):
 
     What a block of reads must see as one is read from a :meth:`snapshot`.
 
-    :param cache_bytes: decoded rows that are kept for the next time, 0 for none.
+    :param cache_bytes: decoded rows and columns that are kept for the next time, 0 for none.
     :raises NoPublicationError: if nothing was published yet.
     """
 
@@ -205,6 +209,9 @@ class _Process:
         self.root = root
         self.private = PrivateFolder(root / disk.READERS)
         self.cache = RowCache(cache_bytes) if cache_bytes > 0 else None
+        self.columns: ColumnCache | None = None
+        if self.cache is not None:
+            self.columns = ColumnCache(int(COLUMN_SHARE * cache_bytes), self.cache.leave)
 
 
 class _Copy:
@@ -236,14 +243,14 @@ class _Copy:
             shadow_tree(self._source, shadow)
         except OSError as error:
             raise StoreError(f"The publication {self._source} cannot be read: {error}.") from error
-        return _HeldCollection(shadow, process.cache, self._hold)
+        return _HeldCollection(shadow, process, self._hold)
 
 
 class _HeldCollection(EdgeCollection):
     """Keeps its files locked while a call uses it, even if its snapshot was let go meanwhile."""
 
-    def __init__(self, path: Path, cache: RowCache | None, hold: _Hold) -> None:
-        super().__init__(path, cache)
+    def __init__(self, path: Path, process: _Process, hold: _Hold) -> None:
+        super().__init__(path, process.cache, process.columns)
         self._hold = hold
 
 

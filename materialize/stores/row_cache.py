@@ -97,6 +97,7 @@ class RowCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self._left = max_bytes
         self._lock = threading.Lock()
         self._rows: OrderedDict[tuple[int, str], CachedRow] = OrderedDict()
         self._bytes = 0
@@ -142,8 +143,17 @@ class RowCache:
                     self._bytes -= former.size
                 self._rows[number, point_id] = row
                 self._bytes += row.size
-            while self._bytes > self.max_bytes:
-                self._bytes -= self._rows.popitem(last=False)[1].size
+            self._shrink()
+
+    def leave(self, bytes_: int) -> None:
+        """Leave so many of the bytes to somebody else from now on."""
+        with self._lock:
+            self._left = self.max_bytes - bytes_
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self._rows and self._bytes > self._left:
+            self._bytes -= self._rows.popitem(last=False)[1].size
 
     def _sweep(self) -> None:
         """Drop the rows of collections that are gone."""

@@ -157,6 +157,7 @@ class ServerStore:
                 query_filter=condition,
                 search_params=params,
                 **_wanted(spec, with_payload, with_vectors),
+                **self._connection.waits(),
             ),
         )
         return [Hit(str(p.id), p.score, p.payload or {}, arrays(p.vector)) for p in answer.points]
@@ -224,6 +225,7 @@ class ServerStore:
             raise
 
     def _retrieve(self, name: str, ids: list[Any], options: dict[str, Any]) -> list[models.Record]:
+        options = {**options, **self._connection.waits()}
         return self._call(name, "Reading from", lambda client: client.retrieve(name, ids, **options))
 
     def _delete(self, name: str, chosen: models.FilterSelector | models.PointIdsList) -> None:

@@ -5,7 +5,7 @@ Every call may be repeated without harm (ids are given, writes replace), so what
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import random
 import re
@@ -16,23 +16,28 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import grpc
 import httpx
-from pydantic import ValidationError
 from qdrant_client import QdrantClient
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from .errors import BadInputError, CollectionMissingError, StoreAccessError, StoreError, StoreUnavailableError
+from .deadline import seconds_left
+from .errors import (
+    BadInputError,
+    StoreAccessError,
+    StoreError,
+    StoreSlowError,
+)
 from .place import MEMORY, Place
 from .port import CollectionSpec
+from .server_failures import ExistsError, Failure, NotQdrantError, TooLargeError, judge
 from .server_models import read_options
 
 OLDEST = (1, 16)
 """The first Qdrant whose writes take a condition, and whose collections keep metadata."""
+
+__all__ = ["Connection", "ExistsError", "Patience", "TooLargeError"]
 
 T = TypeVar("T")
 
@@ -41,7 +46,8 @@ T = TypeVar("T")
 class Patience:
     """How often a call is tried, and how it waits in between. Tests give a clock and a sleep of their own.
 
-    No try begins later than twice the store's ``timeout`` after the first, so a call ends within three times that.
+    No try begins later than twice the store's ``timeout`` after the first, so a call ends within three times that, and
+    with the deadline of the request (:mod:`.deadline`) if that is earlier.
     """
 
     tries: int = 5
@@ -55,14 +61,6 @@ class Patience:
     def pause(self, tried: int) -> float:
         """Seconds to wait after so many tries."""
         return min(self.longest, self.shortest * 2 ** (tried - 1)) * (0.5 + 0.5 * self.chance())
-
-
-class TooLargeError(BadInputError):
-    """The server takes no request of that size."""
-
-
-class ExistsError(StoreError):
-    """What was to be made is there already."""
 
 
 class Connection:
@@ -115,11 +113,16 @@ class Connection:
         with self._turn:
             self._client.close()
 
+    def waits(self) -> dict[str, Any]:
+        """Arguments that end a read over gRPC with the deadline of the request, rounded up to whole seconds."""
+        left = seconds_left()
+        return {} if left is None or not self.place.prefer_grpc else {"timeout": max(math.ceil(left), 1)}
+
     def call(self, what: str, run: Callable[[QdrantClient], T]) -> T:
         """``run`` with the client, again after failures that pass by themselves.
 
         :param what: begins the message of an error, such as ``Writing to pins``.
-        :raises StoreUnavailableError: once no further try is left.
+        :raises StoreUnavailableError: once no further try is left, or no time.
         """
         if self.foreign:
             raise StoreError(f"This store {self.label} was opened before a fork; open it in the new process.")
@@ -127,25 +130,29 @@ class Connection:
         while True:
             if self._closed:
                 raise StoreError(f"The store {self.label} was closed; open it again.")
+            if seconds_left() == 0:
+                raise StoreSlowError(f"{what} was not begun: the deadline of the request has passed.")
             try:
                 with self._turn:
                     return run(self._client)
             except StoreError:
                 raise
             except Exception as error:
-                failure = _judge(error)
+                failure = judge(error)
             tried += 1
             if not failure.passes:
                 raise self._error(what, failure)
             pause = self.patience.pause(tried) if failure.wait is None else failure.wait
             now = self.patience.clock()
-            if tried == self.patience.tries or now + pause > began + 2 * self.place.timeout:
+            left = seconds_left()
+            hasty = left is not None and pause >= left
+            if hasty or tried == self.patience.tries or now + pause > began + 2 * self.place.timeout:
                 raise self._unavailable(what, failure, tried, now - began)
             self.patience.sleep(pause)
 
-    def _unavailable(self, what: str, failure: _Failure, tried: int, seconds: float) -> StoreUnavailableError:
+    def _unavailable(self, what: str, failure: Failure, tried: int, seconds: float) -> StoreError:
         asked = f" and asks to wait {failure.wait:g} s" if failure.wait else ""
-        return StoreUnavailableError(
+        return failure.kind(
             self._clean(
                 f"{what} failed: Qdrant {self.label} {failure.words}{asked} (tried {tried} times in {seconds:.1f} s). "
                 f"Check that the server runs and that url leads to it; if it is only busy, try again later or raise "
@@ -153,7 +160,7 @@ class Connection:
             )
         )
 
-    def _error(self, what: str, failure: _Failure) -> StoreError:
+    def _error(self, what: str, failure: Failure) -> StoreError:
         begin = f"{what} failed: Qdrant {self.label}"
         words = failure.words
         if failure.kind is StoreAccessError:
@@ -161,7 +168,7 @@ class Connection:
             text = f"{begin} {what_it_does} ({words}). Give api_key a key that may do this."
         elif failure.kind in (BadInputError, TooLargeError):
             text = f"{begin} refuses the request: {words}."
-        elif failure.kind is _NotQdrant:
+        elif failure.kind is NotQdrantError:
             text = (
                 f"{begin} does not answer as a Qdrant server does: {words}. url names a server's REST port, 6333 where "
                 "nothing else was set; prefer_grpc uses grpc_port beside it."
@@ -178,24 +185,13 @@ class Connection:
         version = re.match(r"v?(\d+)\.(\d+)", found.version)
         if "qdrant" not in found.title.lower() or version is None:
             raise self._error(
-                "Asking for the version", _Failure(_NotQdrant, f"it calls itself {found.title!r} {found.version!r}")
+                "Asking for the version", Failure(NotQdrantError, f"it calls itself {found.title!r} {found.version!r}")
             )
         if (int(version[1]), int(version[2])) < OLDEST:
             raise StoreError(
                 f"Qdrant {self.label} has version {found.version}; {'.'.join(map(str, OLDEST))} or newer is needed. "
                 "Upgrade the server, one minor version at a time."
             )
-
-
-class _NotQdrant(StoreError):
-    """The answer is none of Qdrant's."""
-
-
-class _Failure(NamedTuple):
-    kind: type[StoreError]
-    words: str
-    passes: bool = False
-    wait: float | None = None
 
 
 def _open_client(place: Place) -> QdrantClient:
@@ -217,7 +213,7 @@ def _open_client(place: Place) -> QdrantClient:
             further["grpc_options"] = {"root_certificates": Path(place.tls_ca).read_bytes()}
         except OSError as error:  # which every error of ssl is
             raise BadInputError(f"tls_ca names no readable certificates: {place.tls_ca} ({error.strerror}).") from None
-    return QdrantClient(
+    client = QdrantClient(
         url=place.url,
         api_key=place.api_key,
         prefer_grpc=place.prefer_grpc,
@@ -226,112 +222,19 @@ def _open_client(place: Place) -> QdrantClient:
         check_compatibility=False,  # _check_version says it as an error, before anything is written
         **further,
     )
+    client.http.client.add_middleware(_within_deadline)
+    return client
 
 
-# --- what went wrong -----------------------------------------------------------------------------------------------
-
-
-def _judge(error: Exception) -> _Failure:
-    match error:
-        case ResourceExhaustedResponse():
-            return _Failure(StoreUnavailableError, "is too busy (429)", True, float(error.retry_after_s))
-        case QdrantException():  # a Retry-After that is a date
-            return _Failure(StoreUnavailableError, "is too busy (429)", True)
-        case UnexpectedResponse():
-            return _judge_status(error.status_code or 0, _words(error.content))
-        case ResponseHandlingException():
-            return _judge_transport(error.source)
-        case grpc.RpcError():
-            return _judge_grpc(error)
-        case json.JSONDecodeError():
-            return _Failure(_NotQdrant, "the answer is no JSON")
-        case ValueError() | KeyError() | AssertionError():
-            return _judge_client(str(error))
-        case _:
-            return _Failure(StoreError, f"raised {type(error).__name__}: {error}")
-
-
-def _judge_status(status: int, words: str) -> _Failure:
-    if status in (408, 429) or 500 <= status <= 504:
-        return _Failure(StoreUnavailableError, f"answers {status} ({words})", True)
-    if status in (401, 403):
-        return _Failure(StoreAccessError, f"{status}: {words}")
-    if status == 404 and "Collection" in words:
-        return _Failure(CollectionMissingError, f"says: {words}")
-    if status == 409 or (status == 400 and "already exists" in words):
-        return _Failure(ExistsError, f"says: {words}")
-    if status in (400, 422):
-        return _Failure(BadInputError, words)
-    if status == 413:
-        return _Failure(TooLargeError, words)
-    if status in (301, 302, 307, 308, 404, 405, 406, 415):
-        return _Failure(_NotQdrant, f"{status} ({words})")
-    return _Failure(StoreError, f"answers {status} ({words})")
-
-
-def _judge_transport(source: Exception) -> _Failure:
-    words = str(source).strip() or type(source).__name__
-    if isinstance(source, httpx.TimeoutException):
-        return _Failure(StoreUnavailableError, "did not answer in time", True)
-    if "CERTIFICATE_VERIFY_FAILED" in words:
-        return _Failure(
-            StoreError, f"has a certificate that nobody known signed ({words}); name its authority in tls_ca"
-        )
-    if "[SSL" in words:
-        return _Failure(StoreError, f"speaks no TLS that is understood here ({words}); is it http:// ?")
-    if isinstance(source, httpx.TransportError):
-        return _Failure(StoreUnavailableError, f"cannot be reached ({words})", True)
-    if isinstance(source, ValidationError):
-        return _Failure(_NotQdrant, "the answer lacks the fields of Qdrant's")
-    return _Failure(StoreError, f"cannot be asked ({words})")
-
-
-def _judge_grpc(error: grpc.RpcError) -> _Failure:
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    words = _line(str(error.details() if isinstance(error, grpc.Call) else error))
-    status = _GRPC_STATUS.get(code)
-    if status is not None:
-        return _judge_status(status, words)
-    return _Failure(StoreError, f"answers {code.name} ({words})")
-
-
-_GRPC_STATUS = {
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-    grpc.StatusCode.INTERNAL: 500,
-    grpc.StatusCode.ABORTED: 500,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.OUT_OF_RANGE: 413,
-    grpc.StatusCode.UNIMPLEMENTED: 405,
-}
-
-
-def _judge_client(words: str) -> _Failure:
-    """What the client itself refuses, or the Qdrant in memory."""
-    if re.search(r"Collection .* not found", words):
-        return _Failure(CollectionMissingError, f"says: {words}")
-    if "already exists" in words:
-        return _Failure(ExistsError, f"says: {words}")
-    return _Failure(BadInputError, _line(words))
-
-
-def _words(content: bytes) -> str:
-    """What a server said, in one line."""
-    try:
-        status = json.loads(content)["status"]
-        return _line(status["error"] if isinstance(status, dict) else str(status))
-    except (ValueError, KeyError, TypeError):
-        return _line(re.sub(r"<[^>]*>", " ", content[:2000].decode("utf-8", "replace"))) or "no reason given"
-
-
-def _line(text: str) -> str:
-    folded = " ".join(text.split()).rstrip(".")
-    return folded if len(folded) <= 300 else folded[:297] + "..."
+def _within_deadline(request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> httpx.Response:
+    """Let no step of the request wait longer than is left; the client itself knows whole seconds only."""
+    left = seconds_left()
+    if left is not None:
+        waits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            step: left if seconds is None else min(seconds, left) for step, seconds in waits.items()
+        }
+    return send(request)
 
 
 _PARENTS: list[QdrantClient] = []

@@ -47,7 +47,11 @@ def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
     """The arguments of ``create_collection`` that follow from the spec."""
     return {
         "vectors_config": {
-            name: models.VectorParams(size=vector.size, distance=_DISTANCES[vector.distance])
+            name: models.VectorParams(
+                size=vector.size,
+                distance=_DISTANCES[vector.distance],
+                datatype=models.Datatype.FLOAT16 if vector.half else None,
+            )
             for name, vector in spec.vectors.items()
         },
         "sparse_vectors_config": {
@@ -79,7 +83,10 @@ def read_spec(info: models.CollectionInfo) -> CollectionSpec | None:
     order = ours.get("sparse", ())
     sparse = sorted(params.sparse_vectors or {}, key=lambda name: order.index(name) if name in order else len(order))
     return CollectionSpec(
-        {name: VectorSpec(v.size, _NAMES[v.distance.value]) for name, v in vectors.items()},
+        {
+            name: VectorSpec(v.size, _NAMES[v.distance.value], v.datatype == models.Datatype.FLOAT16)
+            for name, v in vectors.items()
+        },
         tuple(sparse),
         tuple(ours.get("packed", ())),
         indexes,

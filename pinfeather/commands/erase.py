@@ -81,7 +81,8 @@ def erase_command(
     --check scans every place, all publications on disk included, and exits with 1 where anything is found; raw tables
     that still hold it are named and do not count. JSON: {clean, places: {name: {found, where, note}}}; with
     --forget {forgotten}; otherwise {recorded, unknown: {user, pin, query: [name]}, resumed, leftovers, rows, captions,
-    pins, touched, views, online, lexical, former_lexical, bundles, held_publications, points, vectors, run, seconds}.
+    pins, touched, views, online, lexical, former_lexical, bundles, warm, held_publications, points, vectors, run,
+    seconds}.
 
     \b
     Examples:
@@ -183,6 +184,8 @@ def _show(paths: RepoPaths, report: EraseReport) -> None:
             "stays away. Is it misspelled? Then --forget takes it back. Were its rows deleted from data/raw before? "
             "Then vectors of its words may be in the logs: --purge-former takes those of all older texts out."
         )
+    if report.warm:
+        say(f"Head queries that clients no longer begin with: {report.warm}.")
     if report.leftovers:
         say(f"Left by killed processes and deleted: {report.leftovers} unfinished files or folders.")
     if report.lexical:
@@ -195,4 +198,4 @@ def _show(paths: RepoPaths, report: EraseReport) -> None:
         numbers = ", ".join(map(str, report.held_publications))
         say(f"Publications {numbers} are being read: they go when their readers let go.")
     say(f"Yours to delete: what {paths.raw} holds of it, and the tables that it is made of.")
-    say("Query vectors in the memory of a serving process go with the process.")
+    say("Serving processes let go of all query vectors when they next look for a publication.")

@@ -9,7 +9,7 @@ import click
 from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
 from pinfeather.options import FiniteRange, device_option, json_option, lock_timeout_option, repo_option
-from pinfeather.output import emit_json, say, table
+from pinfeather.output import emit_json, progress, say, table
 
 
 @click.command("promote")
@@ -42,6 +42,15 @@ from pinfeather.output import emit_json, say, table
     help="Student of this space, to go live with it: its name or folder, or pretrained.",
 )
 @click.option("--no-bundle", is_flag=True, show_envvar=True, help="Go live without a student: rank by cosine.")
+@click.option(
+    "--warm",
+    default=0,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(0),
+    show_envvar=True,
+    help="Before the switch, encode the N most searched queries, for clients to begin with.",
+)
 @click.option("--force", is_flag=True, show_envvar=True, help="Promote although a check of the gate fails.")
 @device_option
 @lock_timeout_option
@@ -55,6 +64,7 @@ def promote_command(
     seed: int,
     bundle: str | None,
     no_bundle: bool,
+    warm: int,
     force: bool,
     device: str,
     lock_timeout: float,
@@ -62,33 +72,42 @@ def promote_command(
 ) -> None:
     """Make a space the live one, if it passes the gate: coverage 100 %, neighbours, nDCG where there are judgments.
 
-    Exit code 1 if a check fails; then nothing changes. The former live space stays, for `rollback`. JSON: {space,
-    former_space, release, former_release, switched, bundle, lexical, checks: [{name, value, bound, passed, words}],
-    apply_needed}.
+    Exit code 1 if a check fails; then nothing changes. The former live space stays, for `rollback`.
+
+    Clients that switch encode every query anew, unless the space has the query tower of the former one. --warm N has
+    them begin with the vectors of the N queries of query_stats that were searched most. They are made before the gate
+    is asked, and kept for the next attempt where it refuses.
+
+    JSON: {space, former_space, release, former_release, switched, bundle, lexical, warmed, checks: [{name, value,
+    bound, passed, words}], apply_needed}; warmed: queries whose vectors are ready, null without --warm.
 
     \b
     Examples:
       pinfeather promote small --repo my_repo
       pinfeather promote small --repo my_repo --bundle student-2 --json
+      pinfeather promote small --repo my_repo --warm 10000
     """
+    from materialize.encoders import Encoders
     from materialize.promotion import Gate, GateError, promote
     from materialize.space_admin import physical_name
-    from pinfeather.promoting import judge_by_cosine
+    from pinfeather.promoting import judge_by_cosine, warm_head
 
     if bundle and no_bundle:
         raise UsageError("--bundle NAME and --no-bundle exclude each other.")
     paths = RepoPaths.open(repo)
-    space = physical_name(paths, space)
+    space, encoders = physical_name(paths, space), Encoders(device)
     try:
-        switch = promote(
-            paths,
-            space,
-            Gate(overlap_min, ndcg_drop_max, sample, seed, force),
-            judge_by_cosine(paths, device),
-            bundle=bundle,
-            without_bundle=no_bundle,
-            lock_timeout=lock_timeout,
-        )
+        with progress("head queries", as_json) as tell:
+            switch = promote(
+                paths,
+                space,
+                Gate(overlap_min, ndcg_drop_max, sample, seed, force),
+                judge_by_cosine(paths, encoders),
+                warm=warm_head(paths, warm, encoders, tell) if warm else None,
+                bundle=bundle,
+                without_bundle=no_bundle,
+                lock_timeout=lock_timeout,
+            )
     except GateError as error:
         switch = error.switch
     if as_json:
@@ -104,6 +123,8 @@ def promote_command(
         say("--force promotes in spite of that.")
         sys.exit(1)
     if not as_json:
+        if switch.warmed is not None:
+            say(f"Clients begin with the vectors of {switch.warmed:,} head queries.")
         say(f"Release {switch.release} serves {switch.space}; `pinfeather rollback` brings {switch.former_space} back.")
         _say_apply(switch.apply_needed)
 
@@ -116,7 +137,8 @@ def promote_command(
 def rollback_command(repo: str, to: int | None, lock_timeout: float, as_json: bool) -> None:
     """Let a former release serve again, written as a new one: its space, its student, its statistics.
 
-    Refused if its space is gone, frozen or staler than the live one. JSON: as of `promote`, without checks.
+    Refused if its space is gone, frozen or staler than the live one. What `promote --warm` made for it serves again.
+    JSON: as of `promote`, without checks and warmed.
 
     \b
     Examples:
@@ -127,7 +149,7 @@ def rollback_command(repo: str, to: int | None, lock_timeout: float, as_json: bo
 
     switch = rollback(RepoPaths.open(repo), to, lock_timeout)
     if as_json:
-        emit_json({key: value for key, value in switch.to_json().items() if key != "checks"})
+        emit_json({key: value for key, value in switch.to_json().items() if key not in ("checks", "warmed")})
         return
     student = f"student {switch.bundle}" if switch.bundle else "no student"
     say(f"Release {switch.release} serves {switch.space}, with {student}.")

@@ -1,4 +1,4 @@
-"""Commands that ask the client: search, score, related, home-feed, embed."""
+"""Commands that ask the client: search, score, embed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 
-from pinfeather.options import device_option, json_option, repo_option
+from pinfeather.filter_options import filter_options, filters_of
+from pinfeather.options import FiniteRange, device_option, json_option, repo_option
 from pinfeather.output import emit_json, say, table
 
 limit_option = click.option("--limit", default=10, show_default=True, type=click.IntRange(1, 1000), show_envvar=True)
-lang_option = click.option("--lang", multiple=True, show_envvar=True, help="Only pins of this language; repeatable.")
-country_option = click.option("--country", multiple=True, show_envvar=True, help="Only of this country; repeatable.")
 scorer_option = click.option(
     "--scorer",
     type=click.Choice(["student", "zero-shot", "bm25"]),
@@ -26,41 +25,99 @@ scorer_option = click.option(
 @click.argument("query")
 @repo_option
 @limit_option
-@lang_option
-@country_option
+@click.option(
+    "--candidates",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    show_envvar=True,
+    help="How many pins are found and scored; pages go no deeper.",
+)
+@filter_options
 @scorer_option
+@click.option(
+    "--retrieval",
+    type=click.Choice(["hybrid", "vector", "lexical"]),
+    default="hybrid",
+    show_default=True,
+    show_envvar=True,
+    help="Find candidates by vector and by words, or by one of them.",
+)
+@click.option(
+    "--engagement-weight",
+    default=0.0,
+    show_default=True,
+    type=FiniteRange(min=0),
+    show_envvar=True,
+    help="Up to so many levels are added for engagement; 0 ranks by relevance alone.",
+)
+@click.option(
+    "--floor",
+    default=3.0,
+    show_default=True,
+    type=FiniteRange(1, 5),
+    show_envvar=True,
+    help="Only pins of at least this expected level get some of the --engagement-weight; the others stand below them.",
+)
+@click.option(
+    "--cursor", metavar="CURSOR", show_envvar=True, help="The next_cursor of the page before, all else being the same."
+)
+@click.option("--space", default="live", show_default=True, show_envvar=True, help="live, a public or a physical name.")
 @device_option
 @json_option
 def search_command(
     query: str,
     repo: str,
     limit: int,
-    lang: tuple[str, ...],
-    country: tuple[str, ...],
+    candidates: int,
     scorer: str,
+    retrieval: str,
+    engagement_weight: float,
+    floor: float,
+    cursor: str | None,
+    space: str,
     device: str,
     as_json: bool,
+    **filters: Any,
 ) -> None:
-    """Search the catalogue for QUERY: nearest pins by vector, scored on five levels, best first.
+    """Search the catalogue for QUERY: pins found by vector and by words, scored on five levels, best first.
+
+    JSON: {query, scorer, space, bundle, candidates, degraded, release, next_cursor, hits}.
 
     \b
     Examples:
       pinfeather search "green velvet sofa" --repo my_repo
       pinfeather search "sommer balkon" --lang de --limit 5 --json
+      pinfeather search "green velvet sofa" --created-after 2026-01-01 --safe
+      pinfeather search "green velvet sofa" --engagement-weight 0.5 --floor 3.5
+      pinfeather search "green velvet sofa" --json --cursor CURSOR
     """
     from pinfeather.listing import hit_json, show_search
     from serving_client import PinClient
 
     with PinClient(repo, device=device) as client:
         found = client.search(
-            query, limit, lang=lang or None, country=country or None, scorer=scorer, explain=True, content=True
+            query,
+            limit,
+            candidates,
+            **filters_of(filters),
+            scorer=scorer,
+            explain=True,
+            content=True,
+            retrieval=retrieval,
+            engagement_weight=engagement_weight,
+            floor=floor,
+            cursor=cursor,
+            space=space,
         )
-        if as_json:
-            head = ("query", "scorer", "space", "bundle", "candidates", "degraded")
-            data = {name: getattr(found, name) for name in head}
-            emit_json({**data, "hits": [hit_json(hit) for hit in found.hits]})
-        else:
-            show_search(found)
+    if as_json:
+        head = ("query", "scorer", "space", "bundle", "candidates", "degraded", "release", "next_cursor")
+        data = {name: getattr(found, name) for name in head}
+        emit_json({**data, "hits": [hit_json(hit) for hit in found.hits]})
+        return
+    show_search(found)
+    if found.next_cursor:
+        say(f"next page: --cursor {found.next_cursor}")
 
 
 @click.command("score")
@@ -120,84 +177,6 @@ def score_command(query: str, pins: tuple[str, ...], repo: str, scorer: str, dev
         say(f"degraded: {reason}")
 
 
-@click.command("related")
-@click.argument("pin")
-@repo_option
-@limit_option
-@lang_option
-@country_option
-@device_option
-@json_option
-def related_command(
-    pin: str,
-    repo: str,
-    limit: int,
-    lang: tuple[str, ...],
-    country: tuple[str, ...],
-    device: str,
-    as_json: bool,
-) -> None:
-    """Pins like PIN: nearest by vector, diversified, near-duplicates folded.
-
-    \b
-    Examples:
-      pinfeather related PIN_ID --repo my_repo --limit 5
-    """
-    from pinfeather.listing import hit_json, show_near
-    from serving_client import PinClient
-
-    with PinClient(repo, device=device) as client:
-        found = client.related_pins(pin, limit, lang=lang or None, country=country or None, content=True)
-        if as_json:
-            data = {"pin_id": pin, "found": found.found, "space": found.space}
-            emit_json({**data, "hits": [hit_json(hit) for hit in found.hits]})
-            return
-        if not found.found:
-            say(f"Pin {pin!r} has no vector in space {found.space}.")
-        show_near(client, found.hits, f"related to {pin}")
-
-
-@click.command("home-feed")
-@click.argument("recent", nargs=-1, required=True, metavar="PIN...")
-@repo_option
-@limit_option
-@click.option("--seen", multiple=True, show_envvar=True, help="Leave this pin out; repeatable.")
-@lang_option
-@country_option
-@device_option
-@json_option
-def home_feed_command(
-    recent: tuple[str, ...],
-    repo: str,
-    limit: int,
-    seen: tuple[str, ...],
-    lang: tuple[str, ...],
-    country: tuple[str, ...],
-    device: str,
-    as_json: bool,
-) -> None:
-    """A feed for somebody who looked at these pins, the most recent first.
-
-    \b
-    Examples:
-      pinfeather home-feed PIN_ID PIN_ID --repo my_repo
-      pinfeather home-feed PIN_ID --seen OTHER_PIN --json
-    """
-    from pinfeather.listing import hit_json, show_near
-    from serving_client import PinClient
-
-    with PinClient(repo, device=device) as client:
-        feed = client.home_feed(recent, limit, seen, lang=lang or None, country=country or None, content=True)
-        if as_json:
-            data = {"recent_pins": feed.recent_pins, "found": feed.found, "space": feed.space}
-            emit_json({**data, "hits": [hit_json(hit) for hit in feed.hits]})
-            return
-        unknown = [pin for pin, found in zip(recent, feed.found, strict=True) if not found]
-        if unknown:
-            say(f"Without a vector, so of no use here: {', '.join(unknown)}")
-        show_near(client, feed.hits, "home feed")
-
-
 @click.command("embed")
 @click.argument("texts", nargs=-1, metavar="[TEXT...]")
 @repo_option
@@ -224,7 +203,7 @@ def embed_command(
     """Vectors of queries, boards or pins, with the space they belong to.
 
     Queries and boards go through the query tower of the space, so that pins can be looked for with both. JSON: {space,
-    model, ids, found, vectors}.
+    model, ids, found, vectors}; of pins also event_timestamps, when what each says became so.
 
     \b
     Examples:
@@ -232,6 +211,8 @@ def embed_command(
       pinfeather embed PIN_ID --what pin --json
       pinfeather embed --what board --file boards.txt --json
     """
+    import numpy as np
+
     from pinfeather.texts import texts_to_embed
     from serving_client import PinClient
 
@@ -240,7 +221,10 @@ def embed_command(
         ask: Any = {"query": client.embed_queries, "pin": client.pin_embeddings, "board": client.embed_boards}[what]
         got = ask(asked, space)
     if as_json:
-        emit_json({"space": got.space, "model": got.model, "ids": got.ids, "found": got.found, "vectors": got.vectors})
+        data = {"space": got.space, "model": got.model, "ids": got.ids, "found": got.found, "vectors": got.vectors}
+        if got.event_timestamps is not None:
+            data["event_timestamps"] = [None if np.isnat(at) else f"{at}+00:00" for at in got.event_timestamps]
+        emit_json(data)
         return
     rows = [
         (name, bool(found), " ".join(f"{value:+.3f}" for value in vector[:6]) + " …")

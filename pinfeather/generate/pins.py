@@ -24,6 +24,7 @@ PINS = pa.schema(
         "lang", "country",
     )]
     + [("created_at", TIME), ("event_timestamp", TIME), ("deleted_at", TIME), ("link_fetched_at", TIME)]
+    + [("safe", pa.bool_())]
 )  # fmt: skip
 CAPTIONS = pa.schema(
     [("image_sha256", pa.string()), ("captioner", pa.string()), ("caption", pa.string()), ("event_timestamp", TIME)]
@@ -60,8 +61,14 @@ def pins_chunk(world: World, start: int, stop: int, seed: int, clock: Clock) -> 
     arrays: list[pa.Array] = [pa.array(columns[name], pa.string()) for name in PINS.names[:10]]
     arrays += [clock.times(created), clock.times(clock.ago(world.age[start:stop] * edited))]
     linked = np.array([title is not None for title in columns["link_title"]], bool)  # read when the pin was made
-    arrays += [pa.nulls(stop - start, TIME), clock.times(created, linked)]
+    arrays += [pa.nulls(stop - start, TIME), clock.times(created, linked), _safe(stop - start, [seed, 12, start])]
     return pa.Table.from_arrays(arrays, schema=PINS)
+
+
+def _safe(rows: int, seed: list[int]) -> pa.Array:
+    """Of a hundred pins, two are not safe and three were judged by nobody yet."""
+    drawn = np.random.default_rng(seed).random(rows)
+    return pa.array(drawn >= 0.02, mask=(drawn >= 0.02) & (drawn < 0.05))
 
 
 def _texts(words: Words, world: World, pin: int, topic: Topic, lang: str) -> Sequence[str | None]:

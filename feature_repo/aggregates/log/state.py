@@ -23,7 +23,7 @@ from feature_repo.lexical.tokens import LEXICAL_VERSION
 from feature_repo.paths import RepoPaths
 from feature_repo.text import TEXT_VERSION
 
-STATE_VERSION = f"2.{TEXT_VERSION}.{LEXICAL_VERSION}"
+STATE_VERSION = f"3.{TEXT_VERSION}.{LEXICAL_VERSION}"
 """Bumped when the files change their meaning, or the same log would give others."""
 
 NOTE = "state.json"

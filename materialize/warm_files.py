@@ -1,0 +1,110 @@
+"""Files of query vectors that clients begin with: ``data/warm/<space>.npz``, see :mod:`materialize.warm`.
+
+A file has digests of queries (:func:`feature_repo.text.query_digest`) and no text, their vectors as float16, as all
+vectors are kept, and the fingerprint of the tower that made them. A file may be deleted at any time.
+
+``data/warm/erased`` counts erasures. A client that sees another number lets go of all query vectors: which queries were
+erased it is not told.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import PinfeatherError
+from feature_repo.paths import RepoPaths
+from materialize.files import write_bytes
+
+FORMAT = 1
+_ERASED = "erased"
+
+
+@dataclass(frozen=True, eq=False)
+class WarmVectors:
+    """What a file holds, the most searched query first."""
+
+    tower: str
+    """Fingerprint of the query tower."""
+    digests: list[bytes]
+    vectors: NDArray[np.float16]
+    """[n, d] unit rows."""
+    created_at: str
+    """ISO 8601."""
+
+    def without(self, leaves: Callable[[bytes], bool]) -> WarmVectors:
+        """What stays when the queries whose digests ``leaves`` names are taken out."""
+        kept = [row for row, digest in enumerate(self.digests) if not leaves(digest)]
+        return WarmVectors(self.tower, [self.digests[row] for row in kept], self.vectors[kept], self.created_at)
+
+
+def warm_path(paths: RepoPaths, space: str) -> Path:
+    """The file of a space."""
+    return paths.warm / f"{space}.npz"
+
+
+def read_warm(paths: RepoPaths, space: str) -> WarmVectors | None:
+    """The vectors made for a space; None where there is no file.
+
+    :raises PinfeatherError: if it cannot be read, is damaged or of another format.
+    """
+    path = warm_path(paths, space)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if int(file["format"]) != FORMAT:
+                raise ValueError(f"it is of format {int(file['format'])}, not {FORMAT}")
+            digests, vectors = file["digests"], file["vectors"]
+            tower, created_at = str(file["tower"]), str(file["created_at"])
+        sound = digests.dtype == np.uint8 and vectors.dtype == np.float16 and digests.shape[1:] == (16,)
+        if not sound or vectors.ndim != 2 or len(vectors) != len(digests) or not np.isfinite(vectors).all():
+            raise ValueError("its arrays do not fit together")
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # over damaged bytes zipfile and numpy raise nearly anything
+        raise PinfeatherError(
+            f"{path} cannot be read ({error}): delete it, or make it again by `pinfeather promote --warm`."
+        ) from error
+    raw = digests.tobytes()
+    return WarmVectors(tower, [raw[at : at + 16] for at in range(0, len(raw), 16)], vectors, created_at)
+
+
+def write_warm(paths: RepoPaths, space: str, warm: WarmVectors) -> None:
+    """Replace the file of a space as a whole."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        format=np.int64(FORMAT),
+        tower=np.str_(warm.tower),
+        digests=np.frombuffer(b"".join(warm.digests), np.uint8).reshape(-1, 16),
+        vectors=warm.vectors,
+        created_at=np.str_(warm.created_at),
+    )
+    write_bytes(warm_path(paths, space), buffer.getvalue())
+
+
+def drop_warm(paths: RepoPaths, space: str) -> None:
+    """Delete the file of a space."""
+    warm_path(paths, space).unlink(missing_ok=True)
+
+
+def warm_spaces(paths: RepoPaths) -> list[str]:
+    """Spaces that have a file."""
+    return sorted(path.stem for path in paths.warm.glob("*.npz") if not path.name.startswith("."))
+
+
+def erasures_so_far(paths: RepoPaths) -> int:
+    """How many erasures ended their work on these files."""
+    try:
+        return int((paths.warm / _ERASED).read_text(encoding="ascii"))
+    except (OSError, ValueError):  # none yet, or a file of no use: another number is all that matters
+        return 0
+
+
+def count_erasure(paths: RepoPaths) -> None:
+    """Have running clients let go of all query vectors."""
+    write_bytes(paths.warm / _ERASED, f"{erasures_so_far(paths) + 1}\n".encode())
