@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Test files go to two processes, but not where they would share one Qdrant server.
-WORKERS := $(if $(QDRANT_URL),,-n 2 --dist loadfile)
+# Test files go to two processes, the long ones first, but not where they would share one Qdrant server.
+WORKERS := $(if $(QDRANT_URL),,-n 2 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: help install demo test test-all test-feast lint bench results-cpu clean
 
@@ -56,6 +56,7 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	$(BIN)/python -m benchmarks.query_cache
 	$(BIN)/python -m benchmarks.home_feed
 	$(BIN)/python -m benchmarks.serving.score
+	$(BIN)/python -m benchmarks.serving.related
 	$(BIN)/python -m benchmarks.serving.start
 	$(BIN)/python -m benchmarks.serving.http
 	$(BIN)/python -m benchmarks.materialize.scale --pins 1000000

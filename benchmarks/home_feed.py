@@ -42,10 +42,11 @@ from materialize.run import RunOptions, materialize
 from pinfeather.apply import apply_definitions
 from pinfeather.importers.crowdflower import import_crowdflower
 from pinfeather.init import init_repository
-from serving_client import PinClient, interests
-from serving_client.clusters import ward_clusters
-from serving_client.diversity import Diversifier, Pool
-from serving_client.interests import SmoothTurns
+from serving_client import PinClient
+from serving_client.lists import interests
+from serving_client.lists.clusters import ward_clusters
+from serving_client.lists.diversity import Diversifier, Pool
+from serving_client.lists.interests import SmoothTurns
 
 LIMIT, DIVERSITY, NEAREST = 20, 0.3, 200
 CUTS = (1.2, 1.4, 1.5, 1.6, 1.75, 2.0, 2.5)

@@ -10,8 +10,9 @@ rows as protos, ours with its publications, the best of ``--rounds`` into new st
 our store can search it by vector, by words and by filters on every feature; ``listed`` is the same without, as which
 Feast's store on SQLite keeps both. Reads are of ``pins``, as another process sees them (a publication), each
 request for other random entities: ``first`` has never read any of them, ``again`` has. ``arrays`` is what a service
-does instead of asking Feast: point ids, ``get_many``, one list per feature, one float32 matrix. Searches are exact,
-10 nearest of ``--vectors``, with payloads.
+does instead of asking Feast: ``read_columns``, an array per feature and one float32 matrix. ``engine`` writes its own
+points, made of one packed text, or of a vector too, without any of our code: what nothing could undercut. Searches are
+exact, 10 nearest of ``--vectors``, with payloads.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import argparse
 import gc
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -178,6 +181,33 @@ def measure_writes(root: Path, rows: list[Any], options: argparse.Namespace) -> 
     return report, shops
 
 
+def measure_engine(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Rows per second of the engine's own points: making them and its call that writes them."""
+    import qdrant_edge as engine
+
+    vectors = unit_vectors(options.rows).tolist()
+    packed = "x" * 2_200  # ten features with a vector of 384 numbers, as base64
+    ids = [str(uuid.UUID(int=number + 1)) for number in range(options.rows)]
+    report: dict[str, Any] = {}
+    for name, with_vector in (("one packed text", False), ("one packed text and a vector", True)):
+        config = engine.EdgeConfig(vectors={"vector": engine.EdgeVectorParams(DIMENSION, engine.Distance.Cosine)})
+        path = folder / name
+        path.mkdir(parents=True)
+        shard = engine.EdgeShard.create(str(path), config)
+
+        def write(shard: Any = shard, with_vector: bool = with_vector) -> None:
+            for first in range(0, options.rows, 500):
+                points = [
+                    engine.Point(ids[n], {"vector": vectors[n]} if with_vector else {}, {"f": packed})
+                    for n in range(first, min(first + 500, options.rows))
+                ]
+                shard.update(engine.UpdateOperation.upsert_points(points))
+
+        report[name] = {what: round(options.rows / timed(write)) for what in ("new", "again")}
+        shard.close()
+    return report
+
+
 def measure_reads(shops: dict[str, Shop], options: argparse.Namespace) -> dict[str, Any]:
     """``get_online_features(...).to_dict()`` of both stores, taking turns."""
     from materialize.stores.session import close_all
@@ -200,29 +230,40 @@ def measure_reads(shops: dict[str, Shop], options: argparse.Namespace) -> dict[s
     return report
 
 
-def read_arrays(store: Any, name: str, pins: list[str]) -> tuple[list[bool], dict[str, list[Any]], Any]:
-    """Mask of found pins, a list per feature, the vectors as float32 [pins, 384]."""
+def arrays_kind() -> Any:
+    """The ten features as a service reads them: an array each, the vectors as float32 [pins, 384]."""
     from materialize.stores import layout
+    from materialize.stores.columns import Kind, event_times
 
-    points = store.get_many(name, layout.point_ids("bench", "pins", "pin_id", pins), ["f"], with_vectors=True)
-    features = {feature: layout.decode_feature(points, feature, kind) for feature, kind in list(TYPES.items())[:-1]}
-    return [point is not None for point in points], features, layout.stack_vectors(points, DIMENSION)
+    def decoded(points: Any) -> dict[str, Any]:
+        features = {name: layout.decode_feature(points, name, kind) for name, kind in list(TYPES.items())[:-1]}
+        arrays: dict[str, Any] = {name: np.fromiter(each, object, len(points)) for name, each in features.items()}
+        return arrays | {"vector": layout.stack_vectors(points, DIMENSION), "event_ts": event_times(points)}
+
+    return Kind(
+        "pins as arrays",
+        lambda pins: layout.point_ids("bench", "pins", "pin_id", pins),
+        ["f", "event_ts"],
+        True,
+        decoded,
+    )
 
 
 def measure_arrays(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The direct read of arrays from the newest publication."""
     from materialize.stores import layout
+    from materialize.stores.columns import read_columns
     from materialize.stores.publication import open_reader
 
-    name = layout.view_collection("bench", "pins")
+    name, kind = layout.view_collection("bench", "pins"), arrays_kind()
     report: dict[str, Any] = {}
     for size in SIZES:
         times: dict[str, list[float]] = {"first": [], "again": []}
         with open_reader(folder, cache_bytes=options.cache_mb << 20) as reader:
-            read_arrays(reader, name, ["pin-0"])
+            read_columns(reader, name, kind, ["pin-0"])
             for pins in requests(options.requests, size, options.rows, seed=size):
                 for seconds in times.values():
-                    seconds.append(timed(lambda pins=pins: read_arrays(reader, name, pins)))
+                    seconds.append(timed(partial(read_columns, reader, name, kind, pins)))
         report[str(size)] = {kind: milliseconds(seconds) for kind, seconds in times.items()}
     return report
 
@@ -304,6 +345,7 @@ def main() -> None:
         gc.freeze()  # the rows themselves are the benchmark's: both stores without their share of the collector
         report["writes_rows_per_s"], shops = measure_writes(root, rows, options)
         del rows
+        report["writes_rows_per_s"]["engine"] = measure_engine(root / "engine", options)
         report["get_online_features"] = measure_reads(shops, options)
         report["arrays"] = measure_arrays(shops["ours"].online, options)
         report["search"] = measure_search(root / "search", options)

@@ -4,8 +4,8 @@ Run from the checkout's root (two minutes on 2 cores):
 
     .venv/bin/python -m benchmarks.query_cache
 
-The cache is :class:`serving_client.query_cache.QueryCache` as the client has it, asked one query at a time in its
-canonical form; the encoder at its edge gives zeros in 384 dimensions and counts. Streams:
+The cache is :class:`~serving_client.queries.query_cache.QueryCache` as the client has it, asked one query at a time in
+its canonical form; the encoder at its edge gives zeros in 384 dimensions and counts. Streams:
 
 * ``log``: ten minutes of one night of a web search engine, in the order of time; a query with several clicks of one
   person is one search.
@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import ROOT, machine, save
 from feature_repo.text import canonical_query, query_digest
-from serving_client.micro_batch import Encode
-from serving_client.query_cache import CacheStats, QueryCache, entry_bytes
+from serving_client.queries.micro_batch import Encode
+from serving_client.queries.query_cache import CacheStats, QueryCache, entry_bytes
 
 DATA = ROOT.parent / "shared" / "data" / "sogou_queries"
 PICTURE = ROOT / "docs" / "plots" / "query_cache.png"

@@ -39,7 +39,7 @@ from materialize.stores.edge import EdgeStore
 from materialize.stores.layout import point_id
 from materialize.stores.port import Point
 from materialize.words import WORDS, pin_words, query_words
-from serving_client.retrieval import RETRIEVALS, fused
+from serving_client.search.retrieval import RETRIEVALS, fused
 
 DEPTH, CUT, RELEVANT = 200, 20, 4
 GAINS = np.array([0, 0, 1, 3, 7, 15])

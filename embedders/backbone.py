@@ -9,7 +9,7 @@ from typing import Any
 
 from embedders.low_rank import LowRank
 from embedders.model_files import ModelFolderError
-from embedders.plain_bert import PlainBert
+from embedders.torch_bert import TorchBert
 from embedders.tower_folder import AnyModel
 
 
@@ -19,11 +19,11 @@ def load_token_vectors(folder: AnyModel, device: str, precision: str) -> Callabl
     On a processor a plain BERT runs without transformers, and is ready in a fraction of the time. Parameters and errors
     as in :func:`load_backbone`.
     """
-    plain = PlainBert.read(folder, precision) if device == "cpu" else None
+    plain = TorchBert.read(folder, precision) if device == "cpu" else None
     if plain is not None:
         return plain
     model = load_backbone(folder, device, precision)
-    if device == "cpu" and (same := PlainBert.of(model)) is not None:
+    if device == "cpu" and (same := TorchBert.of(model)) is not None:
         return same
 
     def token_vectors(ids: Any, mask: Any) -> Any:

@@ -13,7 +13,7 @@ from embedders.evaluation.metrics import LEVELS
 from embedders.model_folder import PACKAGED
 from embedders.optimising import sorted_batches
 from embedders.pair_tokens import PairBatch
-from embedders.training_base import adapted, layers_of, training_backbone
+from embedders.training_base import adapted, base_folder, layers_of, training_backbone
 from feature_repo.errors import UsageError
 
 POOLINGS = ("cls", "segments", "last")
@@ -144,11 +144,19 @@ def on_device(batch: PairBatch, device: str) -> tuple[Any, Any, Any]:
     return tuple(torch.from_numpy(each).to(device) for each in (batch.ids, batch.mask, batch.types))  # type: ignore[return-value]
 
 
-def _four_bit(settings: CrossSettings, device: str) -> Any:
-    import importlib.util
+def check_settings(settings: CrossSettings, device: str) -> None:
+    """Refuse what can be told without loading anything, before work is done for nothing.
 
-    import torch
-    from transformers import BitsAndBytesConfig
+    :raises TeacherError: if the base is missing.
+    :raises UsageError: for 4-bit weights where there are none.
+    """
+    base_folder(settings.base)
+    if settings.quantize:
+        _check_four_bit(settings, device)
+
+
+def _check_four_bit(settings: CrossSettings, device: str) -> None:
+    import importlib.util
 
     if settings.quantize != "4bit":
         raise UsageError(f"There is no quantization {settings.quantize!r}: allowed is 4bit, or leave it out.")
@@ -158,6 +166,13 @@ def _four_bit(settings: CrossSettings, device: str) -> Any:
         )
     if settings.lora is None:
         raise UsageError("4-bit weights cannot be trained themselves: give a --lora configuration.")
+
+
+def _four_bit(settings: CrossSettings, device: str) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    _check_four_bit(settings, device)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -21,7 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from embedders.backbone import load_token_vectors
 from embedders.model_files import ModelFolderError
 from embedders.model_folder import PACKAGED, packaged_model_path
-from embedders.recipe import EncodingRecipe, choose_recipe
+from embedders.plain_bert import PlainBert
+from embedders.plain_runner import PlainHead, PlainRunner
+from embedders.recipe import EncodingRecipe, choose_recipe, numpy_recipe
 from embedders.runners import CpuRunner, CudaRunner, Head, Runner
 from embedders.tokens import TextTokenizer, TokenCounter, token_batches
 from embedders.tower_folder import AnyModel, check_fingerprint, model_fingerprint, open_model
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int], None]
+Asked = tuple[str, str, int | None, int | None]
+"""Device, precision, threads and token budget."""
 
 
 class EncodingError(PinfeatherError):
@@ -137,6 +141,7 @@ def load_encoder(
     threads: int | None = None,
     token_budget: int | None = None,
     expected_fingerprint: str | None = None,
+    few: bool = False,
 ) -> TransformerEncoder:
     """The encoder in a local model or tower folder, ready to use; nothing is fetched and no code of the folder is run.
 
@@ -145,6 +150,8 @@ def load_encoder(
     :param precision: ``auto`` takes bf16 where the device computes it in hardware, else fp32; the reason is logged.
     :param prompt: put before every text, instead of what the folder says; part of the fingerprint.
     :param expected_fingerprint: as recorded with a space: a model that is not that one is refused.
+    :param few: for a few texts at a time, by a process that should start soon: a plain BERT is computed on a processor
+        in numpy, in fp32 unless bf16 is asked for, and torch is not imported. Other models are computed as ever.
     :raises ModelFolderError: if the folder is missing, damaged, changed or of an unsupported kind.
     :raises UsageError: if an option is unknown or the device is not there.
     """
@@ -154,16 +161,27 @@ def load_encoder(
         fingerprint = folder.fingerprint(prompt)
     else:
         fingerprint = check_fingerprint(folder, expected_fingerprint, prompt)
-    recipe = choose_recipe(device, precision, threads, token_budget)
-    tokenizer = TextTokenizer(folder)
-    torch_model = load_token_vectors(folder, recipe.device, recipe.precision)
-    head = Head.of(folder.pooling, folder.projection(), recipe.device)
-    runner: Runner = CudaRunner(torch_model, head) if recipe.device == "cuda" else CpuRunner(torch_model, head, recipe)
+    asked = device, precision, threads, token_budget
+    runner, recipe = (few and _numpy_runner(folder, numpy_recipe(*asked))) or _torch_runner(folder, asked)
     logger.info(
-        "encoder %s on %s in %s, %d threads, %d tokens a batch (%s)",
-        folder.path, recipe.device, recipe.precision, recipe.threads, recipe.token_budget, recipe.reason,
+        "encoder %s on %s in %s by %s, %d threads, %d tokens a batch (%s)", folder.path, recipe.device,
+        recipe.precision, recipe.runtime, recipe.threads, recipe.token_budget, recipe.reason,
     )  # fmt: skip
-    return TransformerEncoder(folder, tokenizer, runner, recipe, fingerprint, prompt)
+    return TransformerEncoder(folder, TextTokenizer(folder), runner, recipe, fingerprint, prompt)
+
+
+def _torch_runner(folder: AnyModel, asked: Asked) -> tuple[Runner, EncodingRecipe]:
+    recipe = choose_recipe(*asked)
+    model = load_token_vectors(folder, recipe.device, recipe.precision)
+    head = Head.of(folder.pooling, folder.projection(), recipe.device)
+    return CudaRunner(model, head) if recipe.device == "cuda" else CpuRunner(model, head, recipe), recipe
+
+
+def _numpy_runner(folder: AnyModel, recipe: EncodingRecipe | None) -> tuple[Runner, EncodingRecipe] | None:
+    """None where the model is no plain BERT, or ``recipe`` is None."""
+    if recipe is None or (model := PlainBert.read(folder)) is None:
+        return None
+    return PlainRunner(model, PlainHead.of(folder.pooling, folder.projection()), recipe.threads), recipe
 
 
 def as_stored(vectors: ArrayLike) -> Vectors:

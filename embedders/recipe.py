@@ -5,8 +5,10 @@ A recipe is stored with a space and with each run; it never enters a fingerprint
 
 from __future__ import annotations
 
+import ctypes
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from feature_repo.errors import UsageError
@@ -15,6 +17,10 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 CPU_TOKEN_BUDGET = 1_024
 CUDA_TOKEN_BUDGET = 65_536
+_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+"""Of NVIDIA: without one of them torch finds none of its devices."""
+_AMD_DEVICE = Path("/dev/kfd")
+"""What torch calls CUDA, too."""
 # Python's own work per batch holds the interpreter lock; more workers than this wait for each other.
 MAX_WORKERS = 8
 
@@ -51,11 +57,7 @@ def choose_recipe(
 
     :raises UsageError: if an option is unknown, or CUDA is asked for and not there.
     """
-    _one_of("device", device, DEVICES)
-    _one_of("precision", precision, PRECISIONS)
-    for name, number in (("threads", threads), ("token_budget", token_budget)):
-        if number is not None and number < 1:
-            raise UsageError(f"{name} must be at least 1, not {number}.")
+    _check(device, precision, threads, token_budget)
     device, device_reason = _choose_device(device)
     precision, precision_reason = _choose_precision(precision, device)
     return EncodingRecipe(
@@ -64,6 +66,26 @@ def choose_recipe(
         threads=threads or available_processors(),
         token_budget=token_budget or (CUDA_TOKEN_BUDGET if device == "cuda" else CPU_TOKEN_BUDGET),
         reason=f"{device_reason}; {precision_reason}",
+    )
+
+
+def numpy_recipe(
+    device: str = "auto", precision: str = "auto", threads: int | None = None, token_budget: int | None = None
+) -> EncodingRecipe | None:
+    """The recipe for computing in numpy; None where device or precision want torch. Imports no torch.
+
+    :raises UsageError: as :func:`choose_recipe`.
+    """
+    _check(device, precision, threads, token_budget)
+    if device == "cuda" or precision == "bf16" or (device == "auto" and _has_driver()):
+        return None
+    return EncodingRecipe(
+        device="cpu",
+        precision="fp32",
+        threads=threads or available_processors(),
+        token_budget=token_budget or CPU_TOKEN_BUDGET,
+        runtime="numpy",
+        reason=f"{'no CUDA device' if device == 'auto' else 'device cpu was asked for'}; fp32: a few texts at a time",
     )
 
 
@@ -126,6 +148,27 @@ def _choose_precision(asked: str, device: str) -> tuple[str, str]:
     if processor_has_bf16():
         return "bf16", "bf16: the processor has it"
     return "fp32", f"fp32: the processor has no bf16 ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _has_driver() -> bool:
+    """Whether there may be a CUDA device, as a driver is there. torch, whose import is slow, is not asked."""
+    if _AMD_DEVICE.exists():
+        return True
+    for name in _DRIVERS:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _check(device: str, precision: str, threads: int | None, token_budget: int | None) -> None:
+    _one_of("device", device, DEVICES)
+    _one_of("precision", precision, PRECISIONS)
+    for name, number in (("threads", threads), ("token_budget", token_budget)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} must be at least 1, not {number}.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

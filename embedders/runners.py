@@ -98,25 +98,35 @@ class CpuRunner:
 
     def run(self, batches: Iterator[TokenBatch]) -> Generator[Block, None, None]:
         """The vectors of each batch, in the order of the batches."""
-        pending: deque[tuple[NDArray[np.intp], Future[NDArray[np.float32]]]] = deque()
-        try:
-            for batch in batches:
-                pending.append((batch.rows, self._pool.submit(self._compute, batch)))
-                if len(pending) > 2 * self._workers:  # keeps the workers busy while the next window is tokenised
-                    rows, future = pending.popleft()
-                    yield rows, future.result()
-            while pending:
-                rows, future = pending.popleft()
-                yield rows, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+        return in_pool(self._pool, self._workers, self._compute, batches)
 
     def _compute(self, batch: TokenBatch) -> NDArray[np.float32]:
         import torch
 
         ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
         return pooled(self._model, ids, mask, self._head).numpy()
+
+
+def in_pool(
+    pool: ThreadPoolExecutor,
+    workers: int,
+    compute: Callable[[TokenBatch], NDArray[np.float32]],
+    batches: Iterator[TokenBatch],
+) -> Generator[Block, None, None]:
+    """What ``compute`` makes of each batch in a ``pool`` of ``workers``, in the order of the batches."""
+    pending: deque[tuple[NDArray[np.intp], Future[NDArray[np.float32]]]] = deque()
+    try:
+        for batch in batches:
+            pending.append((batch.rows, pool.submit(compute, batch)))
+            if len(pending) > 2 * workers:  # keeps the workers busy while the next window is tokenised
+                rows, future = pending.popleft()
+                yield rows, future.result()
+        while pending:
+            rows, future = pending.popleft()
+            yield rows, future.result()
+    finally:
+        for _, future in pending:
+            future.cancel()
 
 
 class CudaRunner:

@@ -133,13 +133,7 @@ def train_student_bundle(
         query_tower=None if places else (encoder.fingerprint if encoder else model_fingerprint()),
         spaces=tuple(spaces),
         metrics={},
-        training={
-            **_described(pairs, features),
-            "seed": seed,
-            "dropout": dropout,
-            "towers": asdict(towers) if towers else None,
-            **(report or {}),
-        },
+        training=_described(pairs, features, towers, dropout, seed) | dict(report or {}),
         without=tuple(without),
         pin_tower=None if places else pin_tower,
         towers=places,
@@ -160,12 +154,17 @@ def _encoders(
     return query, query if places["query"] == places["pin"] else load_encoder(places["pin"], device, precision)
 
 
-def _described(pairs: PairSet, features: PairFeatures) -> dict[str, Any]:
-    """What a bundle says of the pairs that it was trained on."""
+def _described(
+    pairs: PairSet, features: PairFeatures, towers: TowerTraining | None, dropout: float, seed: int
+) -> dict[str, Any]:
+    """What a bundle says of its training: the pairs and the settings."""
     levels = pairs.levels if pairs.levels is not None else pairs.require_targets().argmax(axis=1) + 1
     return {
         "pairs": len(pairs),
         "queries": int(features.groups.max()) + 1,
         "levels": {str(level): int((levels == level).sum()) for level in range(1, LEVELS + 1)},
         "source": pairs.source or pairs.name,
+        "seed": seed,
+        "dropout": dropout,
+        "towers": asdict(towers) if towers else None,
     }

@@ -15,7 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from embedders.calibration import fit_temperature
-from embedders.cross_model import CrossSettings, cross_network, logits_of, on_device
+from embedders.cross_model import CrossSettings, check_settings, cross_network, logits_of, on_device
 from embedders.encoder import Encoder
 from embedders.evaluation.folds import query_folds
 from embedders.evaluation.metrics import LEVELS, Floats
@@ -107,6 +107,7 @@ def train_teacher(
     if seeds < 1:
         raise UsageError(f"An ensemble has at least 1 member, not {seeds}.")
     recipe = choose_recipe(device, precision)
+    check_settings(settings, recipe.device)
     trainer = _Trainer(pairs, settings, training, template, recipe, tell or (lambda _: None), encoder)
     if seeds == 1:
         return trainer.run(folder, name, training.seed)

@@ -28,7 +28,7 @@ def base_fingerprint(base: str) -> str:
 
     :raises TeacherError: if it is not there.
     """
-    folder = _folder(base)
+    folder = base_folder(base)
     digest = hashlib.sha256()
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"), *folder.glob("*.model")])
     if not any(file.suffix == ".safetensors" for file in files):
@@ -52,7 +52,11 @@ def base_source(base: str) -> str:
     return str(Path(base).expanduser()) if Path(base).expanduser().is_dir() else base
 
 
-def _folder(base: str) -> Path:
+def base_folder(base: str) -> Path:
+    """Where the files of a base lie.
+
+    :raises TeacherError: if it is not there.
+    """
     source = Path(base_source(base))
     if source.is_dir():
         return source
@@ -78,7 +82,7 @@ def training_backbone(
     import torch
     from transformers import AutoConfig, AutoModel
 
-    folder = _folder(base)
+    folder = base_folder(base)
     given: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from feature_repo.text import canonical_query, first_words
 
-BOARD_TEXT_VERSION = 1
-"""Bumped by hand when :func:`board_text` gives other texts."""
 BOARD_WORDS = 32
 """Words of a board's text: what a query tower was trained to read is short."""
 _JOINER = ", "

@@ -32,8 +32,10 @@ class RepoPaths:
     def open(cls, repo: str | Path) -> RepoPaths:
         """The paths of an existing repository.
 
-        :raises UsageError: if ``repo`` holds no ``feature_store.yaml``.
+        :raises UsageError: if ``repo`` is empty or holds no ``feature_store.yaml``.
         """
+        if not str(repo).strip():
+            raise UsageError(f"--repo is empty: name a folder with {CONFIG}.")
         root = Path(repo).expanduser().absolute()
         if not (root / CONFIG).is_file():
             raise UsageError(

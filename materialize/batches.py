@@ -18,7 +18,7 @@ from materialize.standing import Scope
 from materialize.stores.port import DEFAULT_VECTOR
 
 if TYPE_CHECKING:
-    from materialize.run import SpaceRun
+    from materialize.space_run import SpaceRun
 
 SHARED_TEXTS = 1 << 16
 """Texts whose vectors a backfill keeps at hand for further pins that carry them: 100 MB at 384 dimensions."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from materialize.hashes import HASH, SIGN, Words, find, halves, sorting, whole
+from materialize.hashes import HASH, SIGN, Words, arrow, find, halves, numbers_of, sorting, whole
 from materialize.shards import Reader
 from materialize.sources import HashedView, Session, quote
 from materialize.spill import Partitions
@@ -54,27 +54,26 @@ def compare(reader: Reader, current: Callable[[int], _Bucket], changed: Partitio
         places = find(high, low, old_high, old_low)
         there = places >= 0
         same = (
-            there & (np.take(part["raw"].to_numpy(), places) == raw)
+            there & (np.take(numbers_of(part["raw"]), places) == raw)
             if trust_raw and len(part)
             else np.zeros_like(there)
         )
         found.rows += len(high)
         found.known += len(old_high)
         found.unchanged += int(same.sum())
-        empty = part["text_fp"].is_null().to_numpy()
-        if empty.any():
-            found.still_empty += int(np.take(empty, places[same]).sum())
+        if part["text_fp"].null_count:
+            found.still_empty += part["text_fp"].take(arrow(places[same])).null_count
         left = len(old_high) - int(there.sum())
         if left:
             mask = np.ones(len(old_high), bool)
             mask[places[there]] = False
-            whom = reader.part(changed.bits, bucket, ["key", "text_fp", "event_timestamp"]).filter(pa.array(mask))
+            whom = reader.part(changed.bits, bucket, ["key", "text_fp", "event_timestamp"]).filter(arrow(mask))
             rows = (column.to_pylist() for column in (whom["key"], whom["text_fp"].is_valid(), whom["event_timestamp"]))
             found.gone += zip(*rows, strict=True)
         differ = np.flatnonzero(~same)
         if len(differ):
             old = reader.part(changed.bits, bucket, _OLD).take(_places(places[differ]))
-            keys = {"hash": whole(high[differ], low[differ]), "known": pa.array(there[differ])}
+            keys = {"hash": whole(high[differ], low[differ]), "known": arrow(there[differ])}
             changed.add(pa.table({**keys, **{name: old[name] for name in _OLD}}), high[differ])
     found.gone.sort(key=lambda each: each[0])
     return found

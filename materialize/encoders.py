@@ -42,6 +42,8 @@ class Encoders:
     """Encoders by the fingerprint of their model, loaded when the first text needs one.
 
     :param given: used for every space instead of the space's own model.
+    :param few: encode as serving does, see :func:`embedders.encoder.load_encoder`: what is encoded now is compared with
+        what a client will encode later.
     :param tell: called with words about device and precision for each model that is loaded or given.
     """
 
@@ -49,6 +51,7 @@ class Encoders:
     precision: str = "auto"
     given: Encoder | None = None
     tell: Callable[[str], None] | None = None
+    few: bool = False
     _loaded: dict[str, Encoder] = field(default_factory=dict)
 
     def of(self, space: Space) -> Encoder:
@@ -69,7 +72,7 @@ class Encoders:
     def _whole(self, model: str, fingerprint: str, check: Callable[[Encoder], Encoder]) -> Encoder:
         if fingerprint not in self._loaded:
             encoder = self.given or load_encoder(
-                model, device=self.device, precision=self.precision, expected_fingerprint=fingerprint
+                model, device=self.device, precision=self.precision, expected_fingerprint=fingerprint, few=self.few
             )
             check(encoder)  # before anything is told of it
             self._loaded[fingerprint] = encoder

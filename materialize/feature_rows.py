@@ -32,7 +32,6 @@ from materialize.takedowns import bury_rows, return_pins, take_down
 
 logger = logging.getLogger(__name__)
 
-MICROS = pa.timestamp("us", tz="UTC")
 GUARDED_ROWS = 20
 """A view with fewer known rows may lose any of them."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,29 @@ SIGN = np.uint64(1 << 63)
 
 def key_hashes(keys: Iterable[str]) -> pa.Array:
     """MD5 of each key in UTF-8, as :data:`HASH`."""
-    return pa.array([hashlib.md5(key.encode(), usedforsecurity=False).digest() for key in keys], HASH)
+    digests = [hashlib.md5(key.encode(), usedforsecurity=False).digest() for key in keys]
+    return pa.Array.from_buffers(HASH, len(digests), [None, pa.py_buffer(b"".join(digests))])
+
+
+def arrow(values: npt.NDArray[Any]) -> pa.Array:
+    """Numbers or truths as an Arrow array without a null.
+
+    ``pyarrow.array`` imports pandas first, which takes longer than the whole scan of a hundred thousand pins.
+    """
+    if values.dtype == np.bool_:
+        bits = np.packbits(values, bitorder="little")
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def numbers_of(column: pa.Array | pa.ChunkedArray) -> Words:
+    """Values of 64 bits, none of them null, by their bits; ``to_numpy`` imports pandas."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if not len(column):
+        return np.empty(0, np.uint64)
+    return np.frombuffer(column.buffers()[1], np.uint64, len(column), 8 * column.offset)
 
 
 def pairs(hashes: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -77,9 +100,14 @@ def bits_for(rows: int, per_bucket: int) -> int:
 
 def mixed(numbers: Words) -> Words:
     """SplitMix64's finaliser: one to one, and every bit depends on every other."""
-    x = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = np.array(numbers)
+    shifted = np.empty_like(x)  # in place: fresh memory would cost as much as the arithmetic
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        np.right_shift(x, np.uint64(shift), out=shifted)
+        np.bitwise_xor(x, shifted, out=x)
+        np.multiply(x, np.uint64(factor), out=x)
+    np.right_shift(x, np.uint64(31), out=shifted)
+    return np.bitwise_xor(x, shifted, out=x)
 
 
 def share(name: str, numbers: Words) -> Words:
@@ -96,7 +124,10 @@ def raw_fingerprint(total: Words) -> Words:
 
 def combined(parts: Mapping[str, Words]) -> Words:
     """One fingerprint a row out of several numbers a row, by name."""
-    return raw_fingerprint(np.sum([share(name, numbers) for name, numbers in parts.items()], axis=0, dtype=np.uint64))
+    shares = [share(name, numbers) for name, numbers in parts.items()]
+    for other in shares[1:]:
+        np.add(shares[0], other, out=shares[0])
+    return raw_fingerprint(shares[0])
 
 
 def sorting(high: Words, low: Words, *ties: Words) -> npt.NDArray[np.int64]:

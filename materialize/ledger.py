@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from feature_repo.paths import RepoPaths
 from materialize.files import write_parquet
-from materialize.hashes import bits_for, halves, key_hashes
+from materialize.hashes import arrow, bits_for, halves, key_hashes
 from materialize.ledger_migrations import MIGRATIONS
 from materialize.ledger_notes import LedgerNotes
 from materialize.shards import (
@@ -285,7 +285,7 @@ class Ledger(LedgerNotes):
             batches = self._db.execute("SELECT removed, entries FROM journal WHERE space=? ORDER BY seq", (space,))
             for removed, entries in batches:
                 table = pa.ipc.open_stream(entries).read_all()
-                gone = pa.array(np.full(table.num_rows, bool(removed)))
+                gone = arrow(np.full(table.num_rows, bool(removed)))
                 journal.add(table.append_column(REMOVED, gone), halves(table["hash"])[0])
         finally:
             self._db.execute("COMMIT")
@@ -331,5 +331,5 @@ def _numbers(counts: Summary) -> tuple[int, int, int, int]:
 
 def _complete(entries: pa.Table, run: int) -> pa.Table:
     entries = entries.append_column("hash", key_hashes(entries["key"].to_pylist()))
-    entries = entries.append_column("run", pa.array(np.full(entries.num_rows, run, np.int64)))
+    entries = entries.append_column("run", arrow(np.full(entries.num_rows, run, np.int64)))
     return entries.select(SCHEMA.names).cast(SCHEMA)

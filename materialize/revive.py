@@ -27,7 +27,7 @@ from materialize.stores.layout import entity_collection, point_id
 from materialize.stores.port import DEFAULT_VECTOR, VectorStore
 
 if TYPE_CHECKING:
-    from materialize.run import SpaceRun
+    from materialize.space_run import SpaceRun
 
 _LAST_RUNS = 100
 LOGGED_PINS = 1024

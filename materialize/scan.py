@@ -23,6 +23,7 @@ from materialize.definitions import RepoDefinitions, ViewDefinition
 from materialize.hashes import (
     SIGN,
     Words,
+    arrow,
     combined,
     find,
     halves,
@@ -73,6 +74,8 @@ WRITTEN = "_written_event_timestamp"
 CREATED = "_created_timestamp"
 """Column of a row: when it was made, null where the source does not say. No part of its fingerprint."""
 
+_TEXT = ("text",)
+
 
 def held_pins(paths: RepoPaths) -> frozenset[str]:
     """Pins of the snapshot whose row `validate` rejected: they keep what was written of them last.
@@ -101,11 +104,11 @@ class FeatureScan:
         """Compare the source of ``view`` with ``entries`` of the ledger; rows of the pins ``held`` are never gone."""
         self._con = con
         self._view = con.hashed(view)
-        self.source = self._view.source
+        self.source, raw_names = self._view.source, self._view.raw_names
 
         def current(bucket: int) -> tuple[Words, Words, Words]:
-            rows = self._view.rows(self._view.bits, bucket)
-            return rows.high, rows.low, rows.raw()
+            rows = self._view.rows(self._view.bits, bucket, raw_names)
+            return rows.high, rows.low, combined(rows.columns)
 
         entries = TableEntries(entries) if isinstance(entries, pa.Table) else entries
         changed = Partitions(con.place("changed"), self._view.bits)
@@ -134,7 +137,7 @@ class FeatureScan:
             found = None if part is None else fetched(rows, bucket, *halves(part["hash"]), names)
             if part is None or found is None:
                 continue
-            there = pa.array(found.there)
+            there = arrow(found.there)
             events = found.numbers("event")
             raws: dict[str, Words] = {name: found.numbers(name) for name in names if name in ("text", "rest")}
             yield pa.table(
@@ -189,14 +192,14 @@ class PinScan:
 
     def _current(self, bucket: int) -> tuple[Words, Words, Words]:
         """Hashes and raw fingerprints of the pins of a bucket."""
-        pins = self._views[PIN_VIEW].rows(self._bits, bucket)
+        pins = self._views[PIN_VIEW].rows(self._bits, bucket, _TEXT)
         high, low = self._held
         held = span(high, self._bits, bucket)
         self._held_there[held] = find(high[held], low[held], pins.high, pins.low) >= 0
         total = share(PIN_VIEW, pins.columns["text"])
         for name, view in self._views.items():
             if name != PIN_VIEW:
-                rows = view.rows(self._bits, bucket)
+                rows = view.rows(self._bits, bucket, _TEXT)
                 places = find(rows.high, rows.low, pins.high, pins.low)
                 there = places >= 0
                 total[places[there]] += share(name, rows.columns["text"][there])
@@ -238,7 +241,7 @@ class PinScan:
             if name == PIN_VIEW:
                 if found is None:
                     return None
-                key, there = found.column("key"), pa.array(found.there)
+                key, there = found.column("key"), arrow(found.there)
             for field, (each, feature) in self._wanted.items():
                 if each == name:
                     columns[field] = found.column(f"feature {feature}") if found else pa.nulls(len(high))

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.errors import PinfeatherError
-from materialize.hashes import HASH, halves, prefixes, sorting, span
+from materialize.hashes import HASH, arrow, halves, prefixes, sorting, span
 from materialize.spill import Partitions
 
 Result = TypeVar("Result")
@@ -122,13 +122,13 @@ class ShardReader:
         """
         journal = self._journal(bits, prefix)
         names = ["hash", *(name for name in columns if name != "hash")]
-        tables = [SCHEMA.empty_table().select(names)]
+        tables = [pa.Table.from_batches([], SCHEMA).select(names)]
         for shard in self.shards:
             if shard.covers(bits, prefix) and (table := self._read(shard, names)) is not None:
                 tables.append(table if shard.bits >= bits else table.slice(*_within(table, bits, prefix)))
         if journal is None:
             return pa.concat_tables(tables).select(list(columns))
-        gone = pa.array(np.zeros(sum(table.num_rows for table in tables), bool))
+        gone = arrow(np.zeros(sum(table.num_rows for table in tables), bool))
         shards = pa.concat_tables(tables).append_column(REMOVED, gone)
         return last_of_each(pa.concat_tables([shards, journal.select([*names, REMOVED])])).select(list(columns))
 
@@ -167,7 +167,7 @@ class ShardReader:
         table = self.journal.read(prefix >> (bits - self.journal.bits))
         if table is None:
             return None
-        return table.filter(pa.array(prefixes(halves(table["hash"])[0], bits) == prefix))
+        return table.filter(arrow(prefixes(halves(table["hash"])[0], bits) == prefix))
 
     def _read(self, shard: Shard, names: Sequence[str]) -> pa.Table | None:
         if not shard.file:
@@ -215,7 +215,7 @@ def last_of_each(table: pa.Table) -> pa.Table:
     order = sorting(high, low, places)
     high, low = high[order], low[order]
     last = np.append((high[1:] != high[:-1]) | (low[1:] != low[:-1]), True)[: len(order)]
-    kept = table.take(pa.array(order[last]))
+    kept = table.take(arrow(order[last]))
     return kept.filter(pc.invert(kept[REMOVED])).drop_columns([REMOVED])
 
 

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.aggregates.session import quoted
 from feature_repo.errors import PinfeatherError
 from materialize.definitions import ViewDefinition
-from materialize.hashes import SIGN, Words, bits_for, combined, pairs, sorting, span
+from materialize.hashes import SIGN, Words, bits_for, numbers_of, pairs, sorting, span
 from materialize.payload_fields import PAYLOAD_COLUMNS
-from materialize.spill import HashedRows, spill_folder
+from materialize.spill import HashedRows, Scratch, spill_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -126,6 +125,7 @@ class Session:
         self._passes: dict[str, HashedView] = {}
         self._coming: dict[str, Future[HashedView]] = {}
         self._places = 0
+        self._scratch = Scratch()
 
     def execute(self, query: str, parameters: Any = None) -> duckdb.DuckDBPyConnection:
         """Run SQL."""
@@ -149,7 +149,7 @@ class Session:
         name = repr(view)
         if name not in self._passes:
             coming = self._coming.pop(name, None)
-            self._passes[name] = coming.result() if coming else _pass(self._con, view, self.place("pass"))
+            self._passes[name] = coming.result() if coming else self._pass(self._con, view, self.place("pass"))
         return self._passes[name]
 
     @contextmanager
@@ -158,12 +158,15 @@ class Session:
         with ThreadPoolExecutor(1) as reader, self._cursor() as cursor:
             for view in views:
                 if (name := repr(view)) not in self._passes:
-                    self._coming[name] = reader.submit(_pass, cursor, view, self.place("pass"))
+                    self._coming[name] = reader.submit(self._pass, cursor, view, self.place("pass"))
             try:
                 yield
             finally:
                 reader.shutdown(cancel_futures=True)
                 self._coming.clear()
+
+    def _pass(self, con: duckdb.DuckDBPyConnection, view: ViewDefinition, path: Path) -> HashedView:
+        return HashedView(con, view_source(con, view), path, self._scratch)
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -269,28 +272,20 @@ class LatestRows:
     high: Words
     low: Words
     columns: Mapping[str, Words]
-    """``event`` and ``created`` with their sign bit flipped, ``text`` and ``rest``: as far as the view has them."""
-
-    @property
-    def events(self) -> npt.NDArray[np.int64]:
-        """Event times in microseconds."""
-        return (self.columns["event"] ^ SIGN).view(np.int64)
-
-    def raw(self) -> Words:
-        """Fingerprint of all features and the event time."""
-        return combined({name: self.columns[name] for name in ("event", "text", "rest") if name in self.columns})
+    """Those that were asked for: ``event`` with its sign bit flipped, ``text``, ``rest``."""
 
 
 class HashedView:
-    """One pass over the rows of a view."""
+    """One pass over the rows of a view. One thread at a time reads the buckets of a session's views."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, path: Path) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, path: Path, scratch: Scratch) -> None:
         self.source = source
         self.names = tuple(source.hashed_columns)
         counted = con.execute(f"SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata({source.files})").fetchone()
         self.bits = bits_for(int(counted[0] or 0) if counted else 0, BUCKET_ROWS)
         self._rows = HashedRows(path, 2 + len(self.names), self.bits)
-        self._kept: tuple[int, LatestRows] | None = None
+        self._scratch = scratch
+        self._kept: tuple[int, Sequence[str], LatestRows] | None = None
         reader = con.execute(
             f"SELECT md5_number({source.key}), {', '.join(source.hashed_columns.values())} {source.every}"
         ).fetch_record_batch(_STREAM_ROWS)
@@ -299,28 +294,37 @@ class HashedView:
             self._rows.add(_words(batch, into))
         self.total = self._rows.rows
 
-    def rows(self, bits: int, prefix: int) -> LatestRows:
-        """The latest rows of the keys whose hash begins with the ``bits`` bits ``prefix``; at least :attr:`bits`."""
+    @property
+    def raw_names(self) -> list[str]:
+        """What of a pass goes into the raw fingerprint of a row: its event time and all features."""
+        return [name for name in self.names if name != "created"]
+
+    def rows(self, bits: int, prefix: int, names: Sequence[str]) -> LatestRows:
+        """The latest rows of the keys whose hash begins with the ``bits`` bits ``prefix``; at least :attr:`bits`.
+
+        :param names: the columns that are wanted.
+        """
         bucket = prefix >> (bits - self.bits)
-        if self._kept is None or self._kept[0] != bucket:
-            self._kept = (bucket, self._load(bucket))
-        rows = self._kept[1]
+        if self._kept is None or self._kept[:2] != (bucket, names):
+            self._kept = None
+            self._kept = (bucket, names, self._load(bucket, names))
+        rows = self._kept[2]
         if bits == self.bits:
             return rows
         place = span(rows.high, bits, prefix)
         columns = {name: values[place] for name, values in rows.columns.items()}
         return LatestRows(rows.high[place], rows.low[place], columns)
 
-    def _load(self, bucket: int) -> LatestRows:
-        rows = np.empty((0, 2 + len(self.names)), np.uint64)
-        for piece in self._rows.pieces(bucket, 8 * BUCKET_ROWS):  # more only where keys repeat: keep their latest
-            rows = _latest(np.concatenate([rows, piece]) if len(rows) else piece)
-        columns = {name: np.ascontiguousarray(rows[:, 2 + place]) for place, name in enumerate(self.names)}
-        return LatestRows(np.ascontiguousarray(rows[:, 0]), np.ascontiguousarray(rows[:, 1]), columns)
-
-
-def _pass(con: duckdb.DuckDBPyConnection, view: ViewDefinition, path: Path) -> HashedView:
-    return HashedView(con, view_source(con, view), path)
+    def _load(self, bucket: int, names: Sequence[str]) -> LatestRows:
+        width = 2 + len(self.names)
+        rows = np.empty((0, width), np.uint64)
+        # more than one piece only where keys repeat: keep their latest
+        for piece in self._rows.pieces(bucket, 8 * BUCKET_ROWS, self._scratch):
+            both = np.concatenate([rows, piece]) if len(rows) else piece
+            rows = _latest(both, self._scratch.rows("latest", len(both), width))
+        # Copies in any case: the scratch is about to be overwritten.
+        columns = {name: np.array(rows[:, 2 + self.names.index(name)]) for name in names}
+        return LatestRows(np.array(rows[:, 0]), np.array(rows[:, 1]), columns)
 
 
 def _words(batch: pa.RecordBatch, into: Words) -> Words:
@@ -329,20 +333,20 @@ def _words(batch: pa.RecordBatch, into: Words) -> Words:
     if len(rows) < batch.num_rows:
         rows = np.empty((batch.num_rows, 1 + batch.num_columns), np.uint64)
     rows[:, :2] = pairs(batch.column(0))
-    for place, column in enumerate(batch.columns[1:]):
-        values = column.to_numpy(zero_copy_only=False)
-        if values.dtype == np.uint64:
+    for place, column in enumerate(batch.columns[1:]):  # of 64 bits each, none of them null
+        values = numbers_of(column)
+        if pa.types.is_uint64(column.type):
             rows[:, 2 + place] = values
         else:
-            np.bitwise_xor(values.view(np.uint64), SIGN, out=rows[:, 2 + place])
+            np.bitwise_xor(values, SIGN, out=rows[:, 2 + place])
     return rows
 
 
-def _latest(rows: Words) -> Words:
-    """The last row of each key by (event, created, hashes), sorted by key."""
+def _latest(rows: Words, into: Words) -> Words:
+    """The last row of each key by (event, created, hashes), sorted by key; in ``into`` where no key repeats."""
     high, low = np.ascontiguousarray(rows[:, 0]), np.ascontiguousarray(rows[:, 1])
     order = sorting(high, low, *rows[:, 2:].T)
-    rows = np.take(rows, order, axis=0)
+    rows = np.take(rows, order, axis=0, out=into, mode="clip")  # clip: no second buffer
     last = np.append((rows[1:, 0] != rows[:-1, 0]) | (rows[1:, 1] != rows[:-1, 1]), True)[: len(rows)]
     return rows if last.all() else rows[last]
 

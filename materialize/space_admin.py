@@ -198,6 +198,7 @@ def describe(space: Space, live: str | None, points: int | None = None) -> dict[
         "model_fingerprint": space.model_fingerprint,
         "fields": [rule.name for rule in space.template.rules],
         "template": space.template.fingerprint,
+        "words": space.words,
         "pinned_by": dict(space.pinned_by),
         "view": space_view(space.name),
         "created_at": space.created_at or None,

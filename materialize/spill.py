@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,10 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_repo.errors import PinfeatherError
 from feature_repo.leftovers import scratch_folder
-from materialize.hashes import Words, prefixes
+from materialize.hashes import Words, arrow, prefixes
 
 _HELD_BYTES = 48 << 20
+
+
+class Scratch:
+    """Memory for rows that one thread uses again and again: fresh pages cost more than what is done in them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Words] = {}
+
+    def rows(self, name: str, rows: int, width: int) -> Words:
+        """An array (rows, width) of anything; it is overwritten when ``name`` is asked for again."""
+        if len(self._held.get(name, ())) < rows * width:
+            self._held[name] = np.empty(rows * width * 9 // 8, np.uint64)
+        return self._held[name][: rows * width].reshape(rows, width)
 
 
 def spill_folder(parent: Path | None) -> AbstractContextManager[Path]:
@@ -52,22 +66,35 @@ class HashedRows:
             view = view[self._file.write(view) or 0 :]
         self.rows += len(rows)
 
-    def pieces(self, bucket: int, rows: int) -> Iterator[Words]:
-        """The rows of ``bucket``, in arrays of about ``rows`` at most."""
-        pieces, held = [], 0
+    def pieces(self, bucket: int, rows: int, scratch: Scratch) -> Iterator[Words]:
+        """The rows of ``bucket``, in arrays of about ``rows`` at most; each is gone when the next one is asked for."""
+        places: list[tuple[int, int]] = []
+        held = 0
         for start, ends in zip(self._starts, self._ends, strict=True):
             first = int(ends[bucket - 1]) if bucket else 0
-            count = int(ends[bucket]) - first
-            if not count:
-                continue
-            data = os.pread(self._file.fileno(), count * self._width * 8, (start + first) * self._width * 8)
-            pieces.append(np.frombuffer(data, np.uint64).reshape(-1, self._width))
-            held += count
+            if count := int(ends[bucket]) - first:
+                places.append((start + first, count))
+                held += count
             if held >= rows:
-                yield np.concatenate(pieces)
-                pieces, held = [], 0
-        if pieces:
-            yield np.concatenate(pieces)
+                yield self._read(places, held, scratch)
+                places, held = [], 0
+        if places:
+            yield self._read(places, held, scratch)
+
+    def _read(self, places: Sequence[tuple[int, int]], count: int, scratch: Scratch) -> Words:
+        """The ``count`` rows that lie at ``places`` of the file: (first row, rows)."""
+        found = scratch.rows("piece", count, self._width)
+        view = found.data.cast("B")
+        for first, rows in places:
+            at, end = first * self._width * 8, (first + rows) * self._width * 8
+            while at < end:
+                read = os.preadv(self._file.fileno(), [view[: end - at]], at)
+                if not read:
+                    raise PinfeatherError(
+                        f"{self._path} ended early: something removed a part of it while a scan ran. Try again."
+                    )
+                at, view = at + read, view[read:]
+        return found
 
     def close(self) -> None:
         """Remove the file."""
@@ -98,7 +125,7 @@ class Partitions:
         buckets = prefixes(high, self.bits)
         counts = np.bincount(buckets, minlength=1 << self.bits)
         if self.bits:
-            table = table.take(pa.array(np.argsort(buckets, kind="stable")))
+            table = table.take(arrow(np.argsort(buckets, kind="stable")))
         self._held.append((table, np.append(0, np.cumsum(counts))))
         self.counts += counts
         self._bytes += table.nbytes

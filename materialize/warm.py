@@ -23,8 +23,8 @@ from feature_repo.text import canonical_query, query_digest
 from materialize.spaces import Space
 from materialize.warm_files import (
     WarmVectors,
-    count_erasure,
     drop_warm,
+    mark_erasure,
     read_warm,
     warm_path,
     warm_spaces,
@@ -119,7 +119,7 @@ def erase_warm(paths: RepoPaths, *, news: bool) -> int:
             stays = _digests_now(paths)
             gone = sum(_keep_only(paths, space, stays) for space in spaces)
         if news:
-            count_erasure(paths)
+            mark_erasure(paths)
     return gone
 
 

@@ -3,13 +3,15 @@
 A file has digests of queries (:func:`feature_repo.text.query_digest`) and no text, their vectors as float16, as all
 vectors are kept, and the fingerprint of the tower that made them. A file may be deleted at any time.
 
-``data/warm/erased`` counts erasures. A client that sees another number lets go of all query vectors: which queries were
-erased it is not told.
+``data/warm/erased`` has a random mark of the last erasure. A client that sees another one, or none any more, lets go of
+all query vectors: which queries were erased it is not told. So the folder may be deleted at any time too; a count would
+begin anew then, and come to the number that a client saw last.
 """
 
 from __future__ import annotations
 
 import io
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +99,14 @@ def warm_spaces(paths: RepoPaths) -> list[str]:
     return sorted(path.stem for path in paths.warm.glob("*.npz") if not path.name.startswith("."))
 
 
-def erasures_so_far(paths: RepoPaths) -> int:
-    """How many erasures ended their work on these files."""
+def last_erasure(paths: RepoPaths) -> bytes:
+    """The mark of the last erasure that ended its work on these files; empty where there is none."""
     try:
-        return int((paths.warm / _ERASED).read_text(encoding="ascii"))
-    except (OSError, ValueError):  # none yet, or a file of no use: another number is all that matters
-        return 0
+        return (paths.warm / _ERASED).read_bytes()
+    except OSError:  # none yet, or nothing that can be read: that it is another one is all that matters
+        return b""
 
 
-def count_erasure(paths: RepoPaths) -> None:
+def mark_erasure(paths: RepoPaths) -> None:
     """Have running clients let go of all query vectors."""
-    write_bytes(paths.warm / _ERASED, f"{erasures_so_far(paths) + 1}\n".encode())
+    write_bytes(paths.warm / _ERASED, f"{secrets.token_hex(16)}\n".encode())

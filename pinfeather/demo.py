@@ -65,32 +65,45 @@ def run_demo(folder: Path, pins: int, seed: int, tell: Tell, bar: Bar) -> Report
     :param bar: opened around the one long step; gives the callback (pins written, pins to write).
     :raises PinfeatherError: if ``folder`` holds a repository already, or a step does not do what it must.
     """
-    from embedders.bundle_places import PRETRAINED
+    from pinfeather.init import init_repository
+
+    started = time.perf_counter()
+    report = Report(init_repository(folder))
+    _build(report, pins, seed, tell)
+    _embed(report, tell, bar)
+    _edit(report, seed, tell)
+    _train(report, tell)
+    _must(report)
+    report.seconds = time.perf_counter() - started
+    report.peak_memory_mb = _peak_memory_mb()
+    return report
+
+
+def _build(report: Report, pins: int, seed: int, tell: Tell) -> None:
+    """From nothing to a repository that `materialize` can read."""
     from feature_repo.aggregates import aggregate
     from feature_repo.validation import validate
-    from materialize.audit import audit
+    from pinfeather.apply import apply_definitions
+    from pinfeather.generate import NOW, generate_catalogue
+
+    tell(f"generate   {pins:,} synthetic pins with boards, a search log and judgments")
+    report.tables = generate_catalogue(report.paths.raw, pins=pins, seed=seed).rows
+    tell("validate   raw tables against their contracts")
+    validate(report.paths)
+    tell("aggregate  board titles, engaged queries, engagement, token ids")
+    aggregate(report.paths, as_of=NOW)
+    tell("apply      Feast definitions")
+    apply_definitions(report.paths)
+
+
+def _embed(report: Report, tell: Tell, bar: Bar) -> None:
+    """Every pin into Qdrant, once, and the pretrained student to score them."""
+    from embedders.bundle_places import PRETRAINED
     from materialize.plan import plan
     from materialize.promotion import promote
     from materialize.run import RunOptions, materialize
-    from pinfeather.apply import apply_definitions
-    from pinfeather.generate import NOW, generate_catalogue
-    from pinfeather.init import init_repository
-    from pinfeather.pipeline import fit_lexical
-    from pinfeather.training import Judged, cross_validate_judged
-    from pinfeather.training_student import train_student
 
-    started = time.perf_counter()
-    paths = init_repository(folder)
-    report = Report(paths)
-    tell(f"generate   {pins:,} synthetic pins with boards, a search log and judgments")
-    report.tables = generate_catalogue(paths.raw, pins=pins, seed=seed).rows
-    tell("validate   raw tables against their contracts")
-    validate(paths)
-    tell("aggregate  board titles, engaged queries, engagement, token ids")
-    aggregate(paths, as_of=NOW)
-    tell("apply      Feast definitions")
-    apply_definitions(paths)
-    planned = plan(paths)
+    planned = plan(report.paths)
     cost = f"{planned.tokens:,} tokens, about {planned.estimated_seconds:.0f} s"
     tell(f"plan       {planned.texts_to_encode:,} texts, {cost}")
     tell("materialize  with the towers of the pretrained student")
@@ -98,31 +111,46 @@ def run_demo(folder: Path, pins: int, seed: int, tell: Tell, bar: Bar) -> Report
         options = RunOptions(
             model=f"bundle:{PRETRAINED}", progress=progress, tell=lambda words: tell(f"{'':11}{words}")
         )
-        report.first = materialize(paths, options).to_json()
+        report.first = materialize(report.paths, options).to_json()
     tell("materialize  again: nothing changed, so nothing is encoded")
-    report.second = materialize(paths, RunOptions()).to_json()
+    report.second = materialize(report.paths).to_json()
     tell("promote    the pretrained student, which scores until one is trained here")
-    promote(paths, str(report.first["space"]), bundle=PRETRAINED)
+    promote(report.paths, str(report.first["space"]), bundle=PRETRAINED)
+
+
+def _edit(report: Report, seed: int, tell: Tell) -> None:
+    """What changed in the raw tables, and that alone, reaches Qdrant."""
+    from feature_repo.aggregates import aggregate
+    from feature_repo.validation import validate
+    from materialize.audit import audit
+    from materialize.plan import plan
+    from materialize.run import materialize
+    from pinfeather.generate import NOW
+
     tell(f"edit       {EDITED} pins, delete {DELETED}; validate, aggregate, plan, materialize")
-    edit_pins(paths, seed)
-    validate(paths)
-    aggregate(paths, as_of=NOW)
-    report.planned = plan(paths).to_json()
-    report.edited = materialize(paths, RunOptions()).to_json()
+    edit_pins(report.paths, seed)
+    validate(report.paths)
+    aggregate(report.paths, as_of=NOW)
+    report.planned = plan(report.paths).to_json()
+    report.edited = materialize(report.paths).to_json()
     tell("audit      source, ledger, vector log and store")
-    report.audit = audit(paths).to_json()
+    report.audit = audit(report.paths).to_json()
+
+
+def _train(report: Report, tell: Tell) -> None:
+    """A student of this catalogue's judgments, beside the scorers that it has to beat."""
+    from pinfeather.pipeline import fit_lexical
+    from pinfeather.training import Judged, cross_validate_judged
+    from pinfeather.training_student import train_student
+
     tell("train      the student's head on the judgments; evaluate it on queries it has not seen")
-    fit_lexical(paths)
-    judged = Judged.read(paths)
+    fit_lexical(report.paths)
+    judged = Judged.read(report.paths)
     report.evaluate = [
         *cross_validate_judged(judged, ("bm25", "zero-shot", "student")),
         _pretrained(judged),
     ]
     report.bundle = train_student(judged)["bundle"]
-    _must(report)
-    report.seconds = time.perf_counter() - started
-    report.peak_memory_mb = _peak_memory_mb()
-    return report
 
 
 def _pretrained(judged: Judged) -> dict[str, Any]:

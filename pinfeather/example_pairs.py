@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedders.evaluation.metrics import LEVELS
@@ -36,7 +37,7 @@ def example_pairs(path: Path) -> PairSet:
     :raises PinfeatherError: for a set of clicks or saves, which are no levels, or if no row is left.
     """
     table = pq.read_table(path)
-    table = table.filter(pa.compute.is_valid(table["pin_text"]))
+    table = table.filter(pc.is_valid(table["pin_text"]))
     probabilities = [f"probability_{level}" for level in range(1, LEVELS + 1)]
     taught = set(probabilities) <= set(table.column_names)
     if not taught and "level" not in table.column_names:
@@ -45,9 +46,12 @@ def example_pairs(path: Path) -> PairSet:
             "labels (`pinfeather train examples --from-teacher NAME`)."
         )
     if not taught:
-        table = table.filter(pa.compute.is_valid(table["level"]))
+        table = table.filter(pc.is_valid(table["level"]))
     if not table.num_rows:
-        raise PinfeatherError(f"No row of {path} has a level and a pin text that was known at the time of its label.")
+        raise PinfeatherError(
+            f"No row of {path} has a level and a pin text that was known at the time of its label: make it of labels "
+            "from when their pins were in the catalogue."
+        )
     named = {name: f"{view}__{feature}" for name, (view, feature) in TEXT_COLUMNS.items()}
     texts = table.select(list(named.values())).rename_columns(list(named)).to_pylist()
     fields = [PinFields.from_row(row) for row in texts]

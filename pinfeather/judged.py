@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from embedders.evaluation.pairs import PairSet
 from embedders.evaluation.slices import AGES, POPULARITY, band, languages
@@ -125,9 +124,10 @@ def _by_pair(
 def _read(paths: RepoPaths) -> tuple[list[tuple[Any, ...]], dict[str, dict[str, Any]]]:
     """Judgments (query, pin, level, language, microseconds, raters' mean, variance), and features of judged pins."""
     judgments, pins = (_quoted(path) for path in (paths.valid / "judgments.parquet", paths.views / "pin_text.parquet"))
-    there = pq.read_schema(paths.valid / "judgments.parquet").names  # validated before these columns were allowed?
-    raters = ", ".join(name if name in there else "NULL" for name in ("level_mean", "level_variance"))
     with connect() as con:
+        there = con.execute(f"SELECT * FROM {judgments} LIMIT 0").fetch_arrow_table().column_names
+        # validated before these columns were allowed?
+        raters = ", ".join(name if name in there else "NULL" for name in ("level_mean", "level_variance"))
         judged = con.execute(
             f"SELECT query, pin_id, level, lang, epoch_us(event_timestamp), {raters} FROM {judgments} "
             f"SEMI JOIN {pins} USING (pin_id)"

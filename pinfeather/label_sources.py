@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedders.table_files import read_table_file
 from feature_repo.aggregates import Resources
 from feature_repo.aggregates.session import microseconds
 from feature_repo.contracts import Column, Kind
@@ -93,7 +94,7 @@ def from_file(path: Path, now: datetime | None = None) -> Labels:
 
     from feature_repo.columns import cast, plain
 
-    raw = _read(path)
+    raw = read_table_file(path, "labels", "query, pin_id, event_timestamp, and level or label")
     wanted = _file_columns(path, raw)
     problems = np.zeros(len(raw), np.int64)
     reasons: list[str] = []
@@ -283,29 +284,3 @@ def _file_columns(path: Path, raw: pa.Table) -> tuple[Column, ...]:
         if not understood(column.kind, found := raw.schema.field(column.name).type):
             raise PinfeatherError(f"{path}: column {column.name} has type {found}, expected {column.kind}. Cast it.")
     return (*needed, *there)
-
-
-def _read(path: Path) -> pa.Table:
-    """The whole file; a CSV as texts, so that an id such as 007 stays one."""
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    if not path.is_file():
-        raise PinfeatherError(f"{path} does not exist or is no file: give a .parquet or .csv file of labels.")
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pyarrow.parquet.read_table(path)
-        if path.suffix.lower() == ".csv":
-            parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            names = pyarrow.csv.open_csv(path, parse_options=parsing).schema.names
-            converting = pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
-            )
-            return pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=converting)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise PinfeatherError(
-            f"{path} cannot be read as {path.suffix[1:]} ({error}). Expected a Parquet file, or a CSV in UTF-8 with a "
-            "header row: query, pin_id, event_timestamp, and level or label."
-        ) from error
-    raise PinfeatherError(f"{path} ends in {path.suffix or 'nothing'}: allowed are .parquet and .csv.")

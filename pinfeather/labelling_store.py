@@ -165,9 +165,9 @@ def find_labels(paths: RepoPaths, name: str) -> str:
         raise UsageError(
             f"There are labels of {len(found)} versions of the teacher {name}: name one of {_list(found)}."
         )
+    others = f"there are labels of the versions {_list(versions)}" if versions else "there are none of any teacher yet"
     raise UsageError(
-        f"There are no labels of a teacher {name!r}; there are labels of the versions {_list(versions) or 'none yet'}. "
-        "Make them with `pinfeather label --teacher NAME`."
+        f"There are no labels of a teacher {name!r}; {others}. Make them with `pinfeather label --teacher NAME`."
     )
 
 

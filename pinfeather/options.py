@@ -74,6 +74,19 @@ lock_timeout_option: Decorator = click.option(
     show_envvar=True,
     help="Seconds to wait for another writer.",
 )
+limit_option: Decorator = click.option(
+    "--limit", default=10, show_default=True, type=click.IntRange(1, 1000), show_envvar=True
+)
+space_option: Decorator = click.option(
+    "--space", default="live", show_default=True, show_envvar=True, help="live, a public or a physical name."
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command takes that writes vectors: keyword arguments of ``materialize.run.RunOptions``."""
+    for option in (lock_timeout_option, allow_deletes_option, max_gone_option, precision_option, device_option):
+        command = option(command)
+    return command
 
 
 def without_option(sources: Iterable[str], text: str) -> Decorator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,11 @@ def _scalar(value: Any) -> Any:
 def say(text: str) -> None:
     """Talk to the person: stderr."""
     click.echo(text, err=True)
+
+
+def say_at_once(text: str) -> None:
+    """Like :func:`say`, from inside a signal handler, where a buffered stream may be in use."""
+    os.write(2, f"{text}\n".encode())
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str | None = None) -> None:

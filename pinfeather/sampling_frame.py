@@ -100,7 +100,7 @@ class LogFiles:
             first = last = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=latest)).date()
         first, last = first or last, last or first
         if first is None or last is None or last < first:
-            raise UsageError(f"--from {first} --to {last}: the last day lies before the first one.")
+            raise UsageError(f"--from {first} --to {last}: the last day lies before the first one; change them round.")
         return Window(first, last)
 
     def within(self, window: Window) -> list[Path]:

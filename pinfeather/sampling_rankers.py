@@ -101,7 +101,7 @@ class ServedRanker:
         return found
 
     def retrieve(self, queries: Sequence[str], limit: int) -> list[list[str]]:
-        """See :class:`Ranker`; the nearest by vector, as serving finds its candidates."""
+        """See :class:`Ranker`; found as serving finds candidates, by vector and by words, the nearest vectors first."""
         lists: list[list[str]] = []
         for start in range(0, len(queries), _WARMED):
             some = queries[start : start + _WARMED]

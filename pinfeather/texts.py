@@ -9,6 +9,8 @@ from pathlib import Path
 
 from feature_repo.errors import UsageError
 
+_EXAMPLE = '["Living room", "green velvet sofa"]'
+
 
 def texts_to_embed(texts: Sequence[str], file: str | None, boards: bool = False) -> list[str | list[str]]:
     """What was asked for, in order.
@@ -24,6 +26,8 @@ def texts_to_embed(texts: Sequence[str], file: str | None, boards: bool = False)
     else:
         lines = enumerate(_read(file).splitlines(), 1)
         asked = [_board(line, number, file) if boards else line for number, line in lines if line.strip()]
+    if not asked and file is not None:
+        raise UsageError(f"--file {file} holds no text: write one a line.")
     if not asked:
         raise UsageError("There is nothing to embed: give TEXT arguments, or --file with one text a line.")
     if any(isinstance(text, str) and not text.strip() for text in asked):
@@ -47,9 +51,12 @@ def _board(line: str, number: int, file: str) -> str | list[str]:
     try:
         board = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--file {file}, line {number}, begins with [ and is no JSON list ({error}).") from error
+        raise UsageError(
+            f"--file {file}, line {number}, begins with [ and is no JSON list ({error}): write {_EXAMPLE}."
+        ) from error
     if not board or not all(isinstance(text, str) for text in board):
         raise UsageError(
-            f"--file {file}, line {number}: a board is a list of its title and titles of its pins, texts all."
+            f"--file {file}, line {number}: a board is a list of its title and titles of its pins, texts all, such as "
+            f"{_EXAMPLE}."
         )
     return list(board)

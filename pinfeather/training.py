@@ -20,7 +20,7 @@ from feature_repo.pin_text import DEFAULT_TEMPLATE
 from feature_repo.switchboard import checked, lexical_off, template_without, text_read
 from materialize.releases import current_release
 from materialize.spaces import Space, live_space, load_space
-from pinfeather.judged import judged_pairs
+from pinfeather.judged import NoJudgmentsError, judged_pairs
 from pinfeather.pipeline import fit_lexical, read_blobs
 
 if TYPE_CHECKING:
@@ -239,10 +239,14 @@ def _bm25(pairs: PairSet, statistics: LexicalStatistics, off: Sequence[str]) -> 
 
 
 def _judgments(paths: RepoPaths, off: Sequence[str], device: str) -> Judged | None:
+    """What the baselines' levels are calibrated on; None where there is nothing yet: then they only rank."""
+    release = current_release(paths)
+    if release is None or release.live_space is None:
+        return None
     try:
         return Judged.read(paths, device=device, without=off)
-    except PinfeatherError:
-        return None  # no judgments: the baselines rank, but have no levels
+    except NoJudgmentsError:
+        return None
 
 
 def _baseline(scorer: str, features: PairFeatures, judged: Judged | None, off: tuple[str, ...]) -> FileScores:

@@ -149,9 +149,7 @@ def build_training_set(
     :raises ContractError: if valid tables are missing.
     """
     every = interval(options.every_days)
-    if not len(labels.table):
-        reasons = "; ".join(f"{count:,} {reason}" for reason, count in labels.left_out.most_common())
-        raise PinfeatherError(f"There is no label in {labels.source} ({reasons or 'no rows'}): nothing was written.")
+    _require_labels(labels)
     moments = labels.table["label_time"].cast("int64").to_numpy()
     embeddings, logs = embedding_logs(paths)
     with history_lock(paths):
@@ -197,6 +195,15 @@ def build_training_set(
     }
     write_json(sidecar(out), note)
     return note
+
+
+def _require_labels(labels: Labels) -> None:
+    if not len(labels.table):
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in labels.left_out.most_common())
+        raise PinfeatherError(
+            f"There is no label in {labels.source} ({reasons or 'no rows'}): nothing was written. Give other labels, "
+            "or other times by --since and --until."
+        )
 
 
 def sidecar(out: Path) -> Path:

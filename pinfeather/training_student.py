@@ -56,7 +56,6 @@ def train_student(
         student that does not read the live space.
     """
     from embedders.student_training import train_student_bundle
-    from embedders.tower_training import TowerTraining
 
     paths, space = judged.paths, judged.space
     of_live = towers is None and live_space(paths).name == space.name
@@ -67,13 +66,7 @@ def train_student(
     bundle = train_student_bundle(
         pairs,
         paths.bundles / name,
-        template=space.template if towers is None else template_without(space.template, judged.without),
-        statistics=judged.statistics,
-        towers=TowerTraining(**towers) if towers is not None else None,
-        encoder=judged.encoder,
-        spaces=() if towers is not None else (space.name,),
-        pin_tower=space.model_fingerprint,
-        without=judged.without,
+        **_of_judged(judged, towers),
         dropout=dropout,
         seed=seed,
         report=report,
@@ -92,6 +85,36 @@ def train_student(
         "without": list(judged.without),
         "in_vectors": [] if towers is not None else list(text_read(space.template, judged.without)),
     }
+
+
+def _of_judged(judged: Judged, towers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a student takes over from the pairs' space: its vectors as they are, unless ``towers`` are trained."""
+    space = judged.space
+    common = {
+        "statistics": judged.statistics,
+        "encoder": judged.encoder,
+        "pin_tower": space.model_fingerprint,
+        "without": judged.without,
+    }
+    if towers is None:
+        return {**common, "template": space.template, "spaces": (space.name,)}
+    from embedders.tower_training import TowerTraining
+
+    template = template_without(space.template, judged.without)
+    return {**common, "template": template, "towers": TowerTraining(**towers)}
+
+
+def check_student(paths: RepoPaths, name: str | None, teacher: str | None, human_share: float | None) -> None:
+    """Refuse a name that is taken or none, and a teacher without labels, before anything is encoded.
+
+    :raises UsageError: saying which.
+    """
+    from pinfeather.labelling_store import find_labels
+
+    _new_name(paths, name)
+    _share(teacher, human_share)
+    if teacher is not None:
+        find_labels(paths, teacher)
 
 
 def _not_live(space: str, towers: bool) -> UsageError:

@@ -130,7 +130,7 @@ class SearchHit:
     content: Mapping[str, Any] | None = None
     """Its features of ``pin_content_v1``, if asked for."""
     engagement: float | None = None
-    """Its engagement prior, 0 to 1, if that was blended in: see :mod:`serving_client.blending`."""
+    """Its engagement prior, 0 to 1, if that was blended in: see :mod:`serving_client.search.blending`."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class BoardPins:
     pins: tuple[str, ...]
     """Its own pins, as given."""
     pins_found: NDArray[np.bool_]
-    """[n] which of ``pins`` have a vector and count; of more than 300 the first do."""
+    """[n] which of ``pins`` have a vector and count; of more than 300 the first do. All are left out of the hits."""
     hits: tuple[BoardPin, ...]
     space: str
     release: int = 0

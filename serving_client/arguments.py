@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from numbers import Integral, Real
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.board_text import Board
 from feature_repo.errors import UsageError
+
+_Item = TypeVar("_Item")
 
 MOST_LISTED = 1_000
 """Pins, or boards, that a list holds at most."""
@@ -57,3 +61,37 @@ def _moment(name: str, time: datetime | str) -> datetime:
             f"{name} has {time!r:.60}, which is no time: give datetimes or texts like 2026-11-01T12:00:00+00:00 (ISO "
             "8601)."
         ) from error
+
+
+def text_list(name: str, values: Iterable[str]) -> list[str]:
+    """The batch as a list of texts; numbers of a column of ids count as their digits.
+
+    :raises UsageError: if one text was given instead of a batch.
+    """
+    return [str(value) for value in listed(name, values)]
+
+
+def listed(name: str, values: Iterable[_Item]) -> Iterable[_Item]:
+    """``values``, any iterable but a text.
+
+    :raises UsageError: for a text, or what is no batch at all.
+    """
+    if isinstance(values, str | bytes):
+        raise UsageError(f"{name} takes a list, not one text: give [{values!r:.60}].")
+    if not isinstance(values, Iterable):
+        raise UsageError(f"{name} takes a list, not {values!r:.60}.")
+    return values
+
+
+def board_of(board: Board | str | Sequence[str]) -> Board:
+    """A board out of any form in which one may be given.
+
+    :raises UsageError: if it is none of them.
+    """
+    if isinstance(board, Board):
+        return board
+    parts = [board] if isinstance(board, str) else board
+    if not isinstance(parts, Sequence) or not all(isinstance(text, str) for text in parts):
+        raise UsageError(f"A board is its title, or a list of its title and titles of its pins, not {board!r:.60}.")
+    title, *titles = parts or [""]
+    return Board(title, tuple(titles))

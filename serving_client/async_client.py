@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from serving_client.client import QUERY_CACHE_BYTES, PinClient
-from serving_client.query_cache import CacheStats
+from serving_client.client import PinClient
+from serving_client.opened import QUERY_CACHE_BYTES
+from serving_client.queries.query_cache import CacheStats
 from serving_client.workers import THREADS, WAITING, Workers
 
 if TYPE_CHECKING:
@@ -57,9 +58,16 @@ class AsyncPinClient:
         device: str = "auto",
         query_cache_bytes: int = QUERY_CACHE_BYTES,
         encoder: Encoder | None = None,
+        read_ahead_bytes: int = 0,
     ) -> None:
         self._workers = Workers(threads, waiting)
-        self._client = PinClient(repo, device=device, query_cache_bytes=query_cache_bytes, encoder=encoder)
+        self._client = PinClient(
+            repo,
+            device=device,
+            query_cache_bytes=query_cache_bytes,
+            encoder=encoder,
+            read_ahead_bytes=read_ahead_bytes,
+        )
 
     async def __aenter__(self) -> AsyncPinClient:
         return self

@@ -3,68 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from feature_repo.board_text import Board
-from feature_repo.errors import UsageError
-from feature_repo.paths import RepoPaths
 from feature_repo.text import canonical_query
-from materialize.spaces import Space
 from serving_client.answers import (
     BoardHits,
-    BoardPin,
     BoardPins,
     Embeddings,
     FeatureTable,
     HomeFeed,
-    NearHit,
     RelatedPins,
     Scores,
-    SearchHit,
     SearchResults,
 )
-from serving_client.arguments import moments
-from serving_client.boards import BoardWish, board_pins, boards_for_pin
+from serving_client.arguments import board_of, listed, moments, text_list
 from serving_client.degraded import noted
-from serving_client.features import CONTENT, read_features, read_features_through_feast
 from serving_client.filters import CreatedAfter, filter_of
-from serving_client.home_feed import FeedWish, home_feed
-from serving_client.publications import LIVE, Publication, Publications
-from serving_client.query_cache import CacheStats, QueryCache
-from serving_client.query_features import QUERY_STATS, read_query_features
-from serving_client.related import RelatedWish, related_pins
-from serving_client.scoring import Judge
-from serving_client.search import SearchWish, search
+from serving_client.lists.boards import BoardWish, board_pins, boards_for_pin
+from serving_client.lists.home_feed import FeedWish, home_feed
+from serving_client.lists.related import RelatedWish, related_pins
+from serving_client.lookups.content import with_content
+from serving_client.lookups.features import CONTENT, read_features, read_features_through_feast
+from serving_client.lookups.query_features import QUERY_STATS, read_query_features
+from serving_client.lookups.vectors import pin_vectors
+from serving_client.opened import OpenedRepository
+from serving_client.publications.publications import LIVE
+from serving_client.relevance.scoring import Judge
+from serving_client.search.searching import SearchWish, search
 from serving_client.status import Status, status_of
-from serving_client.towers import Towers
-from serving_client.vectors import pin_vectors
-from serving_client.warm import Warmth
 
 if TYPE_CHECKING:
-    from embedders.encoder import Encoder
+    pass
 
-QUERY_CACHE_BYTES = 128 << 20
-"""Some 115,000 queries at 384 dimensions; docs/query_cache.md has the hit rate by size."""
-FRESH_SECONDS = 1.0
-"""A request that begins so long after the last look looks for a newer publication."""
-
-_Hit = TypeVar("_Hit", SearchHit, NearHit, BoardPin)
-_Item = TypeVar("_Item")
-_List = TypeVar("_List", RelatedPins, HomeFeed, BoardPins)
 Wanted = str | Sequence[str] | None
 """One value, several of which any will do, or None for all."""
 
 
-class PinClient:
+class PinClient(OpenedRepository):
     """Vectors, features, five-level scores and lists of pins from one repository. Threads may share it.
 
     Batches go in and arrays come out, in the order asked; an unknown pin is False in ``found``, never an exception.
-    Each call works on one publication from start to end; newer ones are noticed within :data:`FRESH_SECONDS`. The
-    model is loaded by the first call that has to embed a text::
+    Each call works on one publication from start to end; newer ones are noticed within a second. The model is loaded by
+    the first call that has to embed a text::
 
         with PinClient("my_repo") as client:
             for hit in client.search("green velvet sofa", limit=5).hits:
@@ -74,59 +57,13 @@ class PinClient:
     :param device: ``auto``, ``cpu`` or ``cuda``, for the query tower.
     :param query_cache_bytes: memory for query vectors; 0 keeps none.
     :param encoder: a query tower at hand; by default that of the space is loaded.
+    :param read_ahead_bytes: see :meth:`read_ahead`; 0 reads nothing before it is asked for.
     :raises PinfeatherError: if ``repo`` is no repository. That nothing was materialized yet is said by the first call.
     """
-
-    def __init__(
-        self,
-        repo: str | Path,
-        *,
-        device: str = "auto",
-        query_cache_bytes: int = QUERY_CACHE_BYTES,
-        encoder: Encoder | None = None,
-    ) -> None:
-        self.paths = RepoPaths.open(repo)
-        self._towers = Towers(device, QueryCache(query_cache_bytes), encoder)
-        self._warmth = Warmth(self.paths, self._towers)
-        self._asked: set[str] = set()
-        """Spaces that somebody asked for by their own name: their models and query vectors outlive a switch."""
-        self._publications = Publications(self.paths, self._switched, FRESH_SECONDS, on_look=self._warmth.look)
-
-    def __enter__(self) -> PinClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of store and models; calls that are under way finish first."""
-        self._publications.close()
-
-    def refresh(self) -> bool:
-        """Switch to the newest publication now; whether there was a newer one."""
-        return self._publications.refresh()
-
-    @property
-    def query_cache(self) -> CacheStats:
-        """Hits, misses and size of the query cache."""
-        return self._towers.cache.stats
 
     def status(self) -> Status:
         """What serves now, how old it is, who can score, and what is amiss; also where nothing can be served."""
         return status_of(self._publications, self.query_cache)
-
-    def _switched(self, publication: Publication) -> None:
-        self._asked.intersection_update(publication.spaces())
-        live = [publication.release.live_space] if publication.release.live_space else []  # it gets the warm room first
-        served = [publication.space(name) for name in dict.fromkeys([*live, *publication.release.names.values()])]
-        self._towers.keep_only([*served, *publication.opened(self._asked.copy())])
-        self._warmth.switched(served)
-
-    def _space(self, publication: Publication, name: str) -> Space:
-        space = publication.space(name)
-        if name == space.name:
-            self._asked.add(name)
-        return space
 
     # --- vectors and features ---------------------------------------------------------------------------------------
 
@@ -139,18 +76,20 @@ class PinClient:
         :raises UsageError: for an unknown space.
         :raises PinfeatherError: if the model is not the space's, or its folder has changed.
         """
-        texts = _texts("queries", queries)
+        texts = text_list("queries", queries)
         with self._publications.current() as publication:
-            named = self._space(publication, space)
-        return self._towers.embed_queries(named, texts)
+            return self._towers.embed_queries(self._space(publication, space), texts)
 
     def evict_queries(self, queries: Sequence[str]) -> int:
-        """Let go of the vectors of ``queries``, in any spelling of the same canonical form; how many were kept.
+        """Let go of the vectors of ``queries``, in any spelling of the same canonical form; how many queries these are.
 
-        What is being embedded just now is answered and not kept. It works on this process alone and until one of them
-        is asked again; to erase a query for good, use ``pinfeather erase --query``.
+        Whether a vector was kept is not told: it would say whether somebody else has asked that query. What is being
+        embedded just now is answered and not kept. It works on this process alone and until one of them is asked
+        again; to erase a query for good, use ``pinfeather erase --query``.
         """
-        return self._towers.cache.evict(map(canonical_query, _texts("queries", queries)))
+        distinct = set(map(canonical_query, text_list("queries", queries))) - {""}
+        self._towers.cache.evict(distinct)
+        return len(distinct)
 
     @noted
     def embed_boards(self, boards: Sequence[Board | str | Sequence[str]], space: str = LIVE) -> Embeddings:
@@ -162,10 +101,9 @@ class PinClient:
         :param boards: each a :class:`~feature_repo.board_text.Board`, its title alone, or a list of its title and the
             titles of its pins.
         """
-        named_boards = [_board(board) for board in _batch("boards", boards)]
+        named_boards = [board_of(board) for board in listed("boards", boards)]
         with self._publications.current() as publication:
-            named = self._space(publication, space)
-        return self._towers.embed_boards(named, named_boards)
+            return self._towers.embed_boards(self._space(publication, space), named_boards)
 
     @noted
     def pin_embeddings(self, ids: Sequence[str], space: str = LIVE) -> Embeddings:
@@ -174,7 +112,7 @@ class PinClient:
         :param space: ``live``, a public name such as ``pin_student_embedding``, or a physical space.
         :raises UsageError: for an unknown space.
         """
-        pins = _texts("ids", ids)
+        pins = text_list("ids", ids)
         with self._publications.current() as publication:
             return pin_vectors(publication, publication.space(space), pins)
 
@@ -185,7 +123,7 @@ class PinClient:
         :param slow_path: ask Feast's ``get_online_features`` for the same, for comparison; imports Feast (seconds).
         :raises UsageError: for an unknown service.
         """
-        pins = _texts("ids", ids)
+        pins = text_list("ids", ids)
         if slow_path:
             return read_features_through_feast(self.paths, pins, service)
         with self._publications.current() as publication:
@@ -197,7 +135,7 @@ class PinClient:
 
         :raises UsageError: for an unknown service, or one that is not keyed by query alone.
         """
-        texts = _texts("queries", queries)
+        texts = text_list("queries", queries)
         with self._publications.current() as publication:
             return read_query_features(publication, texts, service)
 
@@ -214,14 +152,14 @@ class PinClient:
     ) -> Scores:
         """Five-level relevance of each pin to ``query``.
 
-        :param scorer: ``student``, ``zero-shot`` or ``bm25``; see :mod:`serving_client.scoring` for what happens if the
-            release has no such part.
+        :param scorer: ``student``, ``zero-shot`` or ``bm25``; for a release without such a part see
+            :mod:`serving_client.relevance.scoring`.
         :param explain: also say what each feature contributed (student only).
         :param space: whose vectors count: ``live``, a public name, or a physical space.
         :raises UsageError: for an unknown scorer or space.
         :raises UnavailableError: if nothing can score.
         """
-        pins = _texts("pin_ids", pin_ids)
+        pins = text_list("pin_ids", pin_ids)
         text = canonical_query(query)
         with self._publications.current() as publication:
             judge = Judge.choose(publication, scorer, None if space == LIVE else self._space(publication, space))
@@ -257,7 +195,7 @@ class PinClient:
         :param content: give each hit its features of ``pin_content_v1``.
         :param retrieval: ``hybrid`` finds candidates by vector and by words, ``vector`` or ``lexical`` by one of them.
         :param engagement_weight: how many levels engagement may add; 0 ranks by relevance alone. The formula is in
-            :mod:`serving_client.blending` (student only).
+            :mod:`serving_client.search.blending` (student only).
         :param floor: expected level that a pin needs for that, 1 to 5; default is 3.
         :param cursor: ``next_cursor`` of the page before, everything else being the same; None for the first page.
         :param space: ``live``, a public name, or a physical space.
@@ -301,7 +239,7 @@ class PinClient:
         """Pins like ``pin_id``, diversified; without itself, and near-duplicates only once.
 
         :param diversity: 0 ranks by cosine alone, 1 by unlikeness to what stands above; the formula is in
-            :mod:`serving_client.diversity`.
+            :mod:`serving_client.lists.diversity`.
         :param lang: this and the next three filter the pins, see :mod:`serving_client.filters`.
         :param content: give each hit its features of ``pin_content_v1``.
         :param space: ``live``, a public name, or a physical space.
@@ -311,7 +249,7 @@ class PinClient:
         wish = RelatedWish(str(pin_id), limit, diversity, wanted)
         with self._publications.current() as publication:
             related = related_pins(publication, publication.space(space), wish)
-            return _with_words(publication, related) if content else related
+            return with_content(publication, related) if content else related
 
     @noted
     def home_feed(
@@ -333,8 +271,8 @@ class PinClient:
     ) -> HomeFeed:
         """Pins for somebody who looked at ``recent_pins``, the most recent first.
 
-        Each interest among them gets its share; :mod:`serving_client.home_feed` says how. The pins in ``seen`` (any
-        number) and the recent ones are left out. Other parameters as :meth:`related_pins`.
+        Each interest among them gets its share; :mod:`serving_client.lists.home_feed` says how. The pins in ``seen``
+        (any number) and the recent ones are left out. Other parameters as :meth:`related_pins`.
 
         :param exploration: share of the places that go to less important interests and less near pins.
         :param saved_at: when each recent pin was saved; then they may stand in any order, and older ones count less by
@@ -342,11 +280,11 @@ class PinClient:
         :param seed: the same request gives the same feed; another seed, such as the date, other explored pins.
         :raises UsageError: also for an exploration outside 0 to 1, or times that are not one a pin.
         """
-        pins = tuple(_texts("recent_pins", recent_pins))
+        pins = tuple(text_list("recent_pins", recent_pins))
         wish = FeedWish(
             pins,
             limit,
-            frozenset(_texts("seen", seen)),
+            frozenset(text_list("seen", seen)),
             diversity,
             exploration,
             filter_of(lang=lang, country=country, created_after=created_after, safe=safe),
@@ -355,7 +293,7 @@ class PinClient:
         )
         with self._publications.current() as publication:
             feed = home_feed(publication, publication.space(space), wish)
-            return _with_words(publication, feed) if content else feed
+            return with_content(publication, feed) if content else feed
 
     @noted
     def board_pins(
@@ -375,16 +313,16 @@ class PinClient:
         """Pins that fit a board, diversified; without its own, and near-duplicates only once.
 
         :param board: as in :meth:`embed_boards`; its title may be empty where ``pins`` are given.
-        :param pins: ids of its pins, the most recent first. They count for its vector (:mod:`serving_client.boards`
-            says how) and are left out. Other parameters as :meth:`related_pins`.
+        :param pins: ids of its pins, the most recent first. They count for its vector (how:
+            :mod:`serving_client.lists.boards`) and are left out. Other parameters as :meth:`related_pins`.
         :raises PinfeatherError: if the query tower cannot be loaded and none of ``pins`` has a vector.
         """
         wanted = filter_of(lang=lang, country=country, created_after=created_after, safe=safe)
-        wish = BoardWish(_board(board), tuple(_texts("pins", pins)), limit, diversity, wanted)
+        wish = BoardWish(board_of(board), tuple(text_list("pins", pins)), limit, diversity, wanted)
         with self._publications.current() as publication:
             named = self._space(publication, space)
             fitting = board_pins(publication, named, wish, partial(self._towers.embed_boards, named))
-            return _with_words(publication, fitting) if content else fitting
+            return with_content(publication, fitting) if content else fitting
 
     @noted
     def boards_for_pin(
@@ -400,44 +338,8 @@ class PinClient:
         :param boards: as in :meth:`embed_boards`; their vectors are kept in the query cache.
         :raises UsageError: for a limit below 1 or an unknown space; further errors as :meth:`embed_boards`.
         """
-        given = [_board(board) for board in _batch("boards", boards)]
+        given = [board_of(board) for board in listed("boards", boards)]
         with self._publications.current() as publication:
             named = self._space(publication, space)
             embed = partial(self._towers.embed_boards, named)
             return boards_for_pin(publication, named, str(pin_id), given, limit, embed)
-
-
-def _texts(name: str, values: Iterable[str]) -> list[str]:
-    """The batch as a list of texts; numbers of a column of ids count as their digits.
-
-    :raises UsageError: if one text was given instead of a batch.
-    """
-    return [str(value) for value in _batch(name, values)]
-
-
-def _batch(name: str, values: Iterable[_Item]) -> Iterable[_Item]:
-    if isinstance(values, str | bytes):
-        raise UsageError(f"{name} takes a list, not one text: give [{values!r}].")
-    if not isinstance(values, Iterable):
-        raise UsageError(f"{name} takes a list, not {values!r:.60}.")
-    return values
-
-
-def _board(board: Board | str | Sequence[str]) -> Board:
-    """A board out of any form in which one may be given."""
-    if isinstance(board, Board):
-        return board
-    parts = [board] if isinstance(board, str) else board
-    if not isinstance(parts, Sequence) or not all(isinstance(text, str) for text in parts):
-        raise UsageError(f"A board is its title, or a list of its title and titles of its pins, not {board!r:.60}.")
-    title, *titles = parts or [""]
-    return Board(title, tuple(titles))
-
-
-def _with_content(publication: Publication, hits: Sequence[_Hit]) -> list[_Hit]:
-    table = read_features(publication, [hit.pin_id for hit in hits], CONTENT)
-    return [replace(hit, content=table.row(row)) for row, hit in enumerate(hits)]
-
-
-def _with_words(publication: Publication, answer: _List) -> _List:
-    return replace(answer, hits=tuple(_with_content(publication, answer.hits)))

@@ -16,7 +16,7 @@ from materialize.payload_fields import LATER_PAYLOAD, PAYLOAD_COLUMNS
 from materialize.spaces import Space
 from materialize.stores.layout import to_micros
 from materialize.stores.port import And, Condition, Match, Range, filter_keys
-from serving_client.publications import Publication
+from serving_client.publications.publications import Publication
 
 Wanted = str | Sequence[str] | None
 """One value, several of which any will do, or None for all."""
@@ -24,6 +24,8 @@ CreatedAfter = datetime | date | str | None
 """A time (UTC unless it says otherwise), as such or as text (ISO 8601); None for all."""
 MOST_VALUES = 100
 """Languages, or countries, of one filter."""
+MOST_CHARACTERS = 100
+"""Of one language or country."""
 
 
 def filter_of(
@@ -47,7 +49,7 @@ def filter_of(
         parts.append(Range("created_at", gte=to_micros(_time(created_after))))
     if safe is not None:
         if not isinstance(safe, bool):
-            raise UsageError(f"safe is {safe!r}, but must be True, False, or None for all pins.")
+            raise UsageError(f"safe is {safe!r:.60}, but must be True, False, or None for all pins.")
         parts.append(Match("safe", safe))
     return And(tuple(parts)) if parts else None
 
@@ -84,8 +86,11 @@ def _values(name: str, wanted: str | Sequence[str]) -> list[str]:
         raise UsageError(f"{name} is a list of {count} values: give 1 to {MOST_VALUES} of them, or None for all pins.")
     values = list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
     for value in values:
-        if not isinstance(value, str) or not value or not value.isprintable():
-            raise UsageError(f"{name} holds {value!r}: give texts, such as those in the column {name!r} of the pins.")
+        if not isinstance(value, str) or not 1 <= len(value) <= MOST_CHARACTERS or not value.isprintable():
+            raise UsageError(
+                f"{name} holds {value!r:.60}: give texts of up to {MOST_CHARACTERS} characters, such as those in the "
+                f"column {name!r} of the pins."
+            )
     return values
 
 

@@ -1,6 +1,7 @@
 """The methods of the client that the service and the other clients carry on: what each takes and answers.
 
-They are read off :class:`~serving_client.client.PinClient`, so that nothing of it is forgotten elsewhere.
+They are read off :class:`~serving_client.client.PinClient`, so that nothing of it is forgotten elsewhere; those about
+the client itself, such as ``close``, are in the class below it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from typing import Any, get_type_hints
 
 from serving_client.client import PinClient
 
-LOCAL = frozenset({"close", "refresh"})
-"""Methods about the client itself, not about pins."""
 EMBEDDED_ONLY: Mapping[str, frozenset[str]] = MappingProxyType({"pin_features": frozenset({"slow_path"})})
 """Method to parameters that no service takes: the slow path through Feast is for comparison, in the own process."""
 
@@ -49,7 +48,7 @@ class Method:
 def served_methods() -> Mapping[str, Method]:
     """Name to method, in the order of the client."""
     members = {name: member for name, member in vars(PinClient).items() if inspect.isfunction(member)}
-    served = {name: _method(name, member) for name, member in members.items() if name[0] != "_" and name not in LOCAL}
+    served = {name: _method(name, member) for name, member in members.items() if name[0] != "_"}
     return MappingProxyType(served)
 
 

@@ -76,7 +76,7 @@ class _Request:
 
     def failure(self, error: Exception) -> PinfeatherError:
         """What it means that no answer came."""
-        if time.monotonic() >= self.ends:
+        if isinstance(error, TimeoutError) or time.monotonic() >= self.ends:
             return DeadlineError(f"{self.url} did not answer in time: give the request more time.")
         return RemoteError(
             f"{self.url} cannot be reached ({type(error).__name__}): is `pinfeather serve` running there?"
@@ -222,7 +222,7 @@ class RemotePinClient:
 
     :param url: address of the service, with a path if a gateway gives it one.
     :param api_key: sent with every request.
-    :param timeout: seconds for a request with its second try; a deadline set by
+    :param timeout: seconds for a request as a whole, its second try included; a deadline set by
         :func:`serving_client.stages.deadline` counts where it is earlier, and the service hears of either.
     :param transport: what carries the requests, as httpx takes it.
     :param pause: waits so many seconds before a second try.
@@ -241,7 +241,10 @@ class RemotePinClient:
         import httpx
 
         self.url, self.timeout, self._pause = url.rstrip("/"), timeout, pause
+        from serving_client.bounded_calls import bound
+
         self._http = httpx.Client(transport=transport, **options)
+        bound(self._http)
 
     def __enter__(self) -> RemotePinClient:
         return self
@@ -268,8 +271,11 @@ class RemotePinClient:
         """The response; None if none came, unless it was the last try."""
         import httpx
 
+        from serving_client.bounded_calls import ending
+
         try:
-            return self._http.request(**request.parts())
+            with ending(request.ends):
+                return self._http.request(**request.parts())
         except httpx.RequestError as error:
             if last or time.monotonic() >= request.ends:
                 raise request.failure(error) from error
@@ -336,7 +342,10 @@ class AsyncRemotePinClient:
         import httpx
 
         try:
-            return await self._http.request(**request.parts())
+            async with asyncio.timeout(request.ends - time.monotonic()):
+                return await self._http.request(**request.parts())
+        except TimeoutError as error:
+            raise request.failure(error) from error
         except httpx.RequestError as error:
             if last or time.monotonic() >= request.ends:
                 raise request.failure(error) from error

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from feature_repo.errors import PinfeatherError
 from serving_client.degraded import UnavailableError, reason
-from serving_client.fallbacks import no_words, told, unfit_bundle, without_root
-from serving_client.publications import Publication, Publications
-from serving_client.query_cache import CacheStats
+from serving_client.publications.publications import Publication, Publications
+from serving_client.queries.query_cache import CacheStats
+from serving_client.relevance.fallbacks import no_words, told, unfit_bundle, without_root
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _serving(publication: Publication, publications: Publications, cache: CacheS
         scorers.append("bm25")
     else:
         degraded.append(wordless)
-    degraded += [reason(code, f"{name} cannot be read") for name, code in publications.unreadable().items()]
+    degraded += [reason(code, f"{name} cannot be read") for name, code in publications.unreadable(publication).items()]
     return Status(
         release.number,
         publication.number,

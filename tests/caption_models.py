@@ -15,6 +15,13 @@ CHAT = (
     "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
+CONFIG = """project: captions
+provider: local
+registry: data/registry.db
+online_store:
+  type: materialize.online_store.PinfeatherOnlineStore
+  path: data/online
+"""
 _SEES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 _ENDS = {"bos_token_id": 101, "eos_token_id": 102, "pad_token_id": 0}
 
@@ -127,6 +134,16 @@ class CountingCaptioner:
         self.calls.append(numbers)
         self.model_seconds += 0.001
         return [self.words.format(number=number) for number in numbers]
+
+
+def new_gallery(folder):
+    """A gallery of a repository of its own, which nothing was applied to."""
+    from feature_repo.paths import RepoPaths
+
+    root = folder / "repo"
+    root.mkdir()
+    (root / "feature_store.yaml").write_text(CONFIG)
+    return Gallery(RepoPaths.open(root), folder / "images")
 
 
 class Gallery:

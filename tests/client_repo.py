@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from client_catalogue import WordEncoder, copy_repository, write_raw
+from made_once import made_once
 
 from feature_repo.aggregates import aggregate
 from feature_repo.paths import RepoPaths
@@ -17,15 +18,17 @@ from serving_client import PinClient
 @pytest.fixture(scope="session")
 def built(applied, tmp_path_factory) -> Path:
     """The catalogue after every step, for reading only."""
-    root = copy_repository(applied.root, tmp_path_factory.mktemp("client") / "repo")
-    paths = RepoPaths.open(root)
-    write_raw(paths)
-    assert validate(paths).total_rejected == 0
-    aggregate(paths)
-    counts = materialize(paths, RunOptions(encoder=WordEncoder()))
-    assert counts.rejected == 1
-    fit_lexical(paths)
-    return root
+
+    def make(folder: Path) -> None:
+        paths = RepoPaths.open(copy_repository(applied.root, folder))
+        write_raw(paths)
+        assert validate(paths).total_rejected == 0
+        aggregate(paths)
+        counts = materialize(paths, RunOptions(encoder=WordEncoder()))
+        assert counts.rejected == 1
+        fit_lexical(paths)
+
+    return made_once(tmp_path_factory, "client", make)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Shared fixtures: no model hub, the real data beside the checkout."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,7 +22,24 @@ _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
+# Workers take whole files in the order of collection (--no-loadscope-reorder): none of these is to be the last alone.
+LONG = (
+    "test_demo",
+    "test_student_training",
+    "test_materialize_machine",
+    "test_columns",
+    "test_feast_repo",
+    "test_examples",
+    "test_online_store_config",
+    "test_aggregates",
+)
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first, the longest at the front."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
@@ -86,32 +105,71 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="session")
 def applied(tmp_path_factory):
-    """An applied repository (Feast takes seconds, so once a session); other repositories copy its registry."""
+    """An applied repository (Feast takes seconds, so once a run); other repositories copy its registry."""
+    from made_once import made_once
+
+    from feature_repo.paths import RepoPaths
     from pinfeather.apply import apply_definitions
     from pinfeather.init import init_repository
 
-    paths = init_repository(tmp_path_factory.mktemp("applied") / "repo")
-    apply_definitions(paths)
-    return paths
+    return RepoPaths(made_once(tmp_path_factory, "applied", lambda folder: apply_definitions(init_repository(folder))))
 
 
 @pytest.fixture
 def repo(applied, tmp_path):
-    """A repository of its own with the session's registry, its sources pointing into itself."""
-    from feature_repo.paths import RepoPaths
+    """A repository of its own with the run's registry, its sources pointing into itself."""
+    from made_once import copied
 
-    root = tmp_path / "repo"
-    # Without the store: the engine's files are sparse, and a plain copy fills hundreds of megabytes.
-    shutil.copytree(applied.root, root, symlinks=True, ignore=shutil.ignore_patterns("online"))
-    cache = root / "data" / "definitions.json"
-    cache.write_text(cache.read_text().replace(str(applied.root), str(root)))
-    return RepoPaths(root)
+    return copied(applied.root, tmp_path / "repo")
 
 
 @pytest.fixture
 def catalogue(repo):
     """Writes pins into ``repo`` and brings its view sources up to date."""
     return Catalogue(repo)
+
+
+@pytest.fixture
+def prepared(applied, tmp_path_factory, tmp_path):
+    """Gives a copy of the repository, with its store, that ``prepare(paths)`` filled once a test run under a name."""
+    from client_catalogue import copy_repository
+    from made_once import copied, made_once
+
+    from feature_repo.paths import RepoPaths
+
+    def give(name, prepare):
+        source = made_once(tmp_path_factory, name, lambda folder: prepare(copied(applied.root, folder)))
+        return RepoPaths(copy_repository(source, tmp_path / "repo"))
+
+    return give
+
+
+@pytest.fixture
+def written_pins(prepared):
+    """Gives the catalogue of pins (pin id to fields) that a first run has written, with an encoder of this type.
+
+    What ``then(catalogue)`` does to it is also done only once.
+    """
+
+    def give(pins, encoder=CountingEncoder, then=None):
+        def fill(catalogue):
+            for pin, fields in pins.items():
+                catalogue.put(pin, **fields)
+            return catalogue
+
+        def write(paths):
+            from materialize.run import RunOptions, materialize
+
+            catalogue = fill(Catalogue(paths))
+            catalogue.save()
+            materialize(paths, RunOptions(encoder=encoder()))
+            if then:
+                then(catalogue)
+
+        what = (encoder.__name__, then and f"{then.__module__}.{then.__name__}", sorted(pins.items()))
+        return fill(Catalogue(prepared(f"written-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}", write)))
+
+    return give
 
 
 class Catalogue:
@@ -186,6 +244,18 @@ class CountingEncoder:
 def encoder():
     """A counting encoder with the packaged model's fingerprint."""
     return CountingEncoder()
+
+
+def examples(few, many):
+    """A test of random examples: ``few`` in the fast run, ``many`` in the whole one, as the argument ``examples``."""
+    of_many = pytest.param(many, id="many", marks=pytest.mark.slow)
+    return pytest.mark.parametrize("examples", [pytest.param(few, id="few"), of_many])
+
+
+def random_examples(examples, *strategies, **named):
+    """Hypothesis' decorators for a check within a test, whose fixtures all examples share."""
+    how = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    return lambda check: how(given(*strategies, **named)(check))
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """A small shop for tests of erasures: pins with boards and a log, written through validate and aggregate."""
 
+from collections import Counter
 from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from conftest import Catalogue
+from conftest import Catalogue, CountingEncoder
 
 from feature_repo.aggregates import aggregate
 from feature_repo.contracts import CONTRACTS
+from feature_repo.erasures import Subjects
 from feature_repo.raw_files import stored_schema
 from feature_repo.validation import validate
+from materialize import vector_log
+from materialize.erasure.flow import erase
 from materialize.run import RunOptions, materialize
 
 NOW = Catalogue.NOW
@@ -100,6 +104,12 @@ def run(paths, encoder):
     return materialize(paths, RunOptions(encoder=encoder))
 
 
+def write_shop(paths):
+    """Fill a repository with the tables of the shop, and write them."""
+    fill(paths, tables())
+    run(paths, CountingEncoder())
+
+
 def without(raw, users=(), pins=(), queries=()):
     """``raw`` as it would be had nobody ever heard of these."""
     found = {}
@@ -119,3 +129,24 @@ def without(raw, users=(), pins=(), queries=()):
 def views(paths):
     """Rows of every view source."""
     return {path.stem: pq.read_table(path).to_pylist() for path in sorted(paths.views.glob("*.parquet"))}
+
+
+def erased(paths, encoder, **names):
+    return erase(paths, Subjects.of(**names), RunOptions(encoder=encoder))
+
+
+def log_rows(paths, space):
+    """Pin to its rows in the vector log."""
+    return dict(
+        sorted(
+            Counter(pin for part in vector_log.read_parts(paths, space) for pin in part["pin_id"].to_pylist()).items()
+        )
+    )
+
+
+def plant_rows(file, **row):
+    """A Parquet file of one row more, or a new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    old = pq.read_table(file) if file.is_file() else None
+    new = pa.Table.from_pylist([row], schema=old.schema if old else None)
+    pq.write_table(pa.concat_tables([old, new]) if old else new, file)

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from qdrant_client import QdrantClient, models
 
@@ -36,6 +38,14 @@ ROUTES: list[tuple[str, str, str]] = [
     ("POST", "/collections/NAME/points/query", "query"),
     ("POST", "/collections/NAME/points/scroll", "scroll"),
 ]
+
+
+def move_store(root: Path, url: str, timeout: int) -> None:
+    """Let the repository's ``feature_store.yaml`` name the server at ``url``, with this timeout in seconds."""
+    config = root / "feature_store.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["online_store"] = {"type": settings["online_store"]["type"], "url": url, "timeout": timeout}
+    config.write_text(yaml.safe_dump(settings))
 
 
 @dataclass

@@ -4,6 +4,15 @@ from urllib.parse import urlencode
 
 HOSTILE = "velvet sofa <img src=x onerror=\"window.hacked='title'\"><script>window.hacked='script'</script>"
 SECONDS = 10
+_LISTEN = """
+window.asked = [];
+const real = window.fetch;
+window.fetch = (path, request) => {
+  if (request?.body) window.asked.push([path, JSON.parse(request.body).space ?? null]);
+  return real(path, request);
+};
+"""
+"""Notes what the page asks for once it is open."""
 
 
 class Page:
@@ -16,7 +25,12 @@ class Page:
         """Open the page at a state of its address, in a tab that keeps nothing."""
         self.driver.get("about:blank")
         self.driver.get(f"{self.url}/?{urlencode(state)}" if state else f"{self.url}/")
+        self.js(_LISTEN)
         return self
+
+    def asked(self, method):
+        """The spaces that the page named in its calls of ``method`` since it was opened."""
+        return self.js("return window.asked.filter(([path]) => path.endsWith(arguments[0])).map(([, s]) => s)", method)
 
     def until(self, condition, what):
         """Wait until ``condition`` holds; its value. What goes out of the page meanwhile is looked for again."""

@@ -18,6 +18,9 @@ from serving_client.http.server import Server, address_of, listen
 KEY, OTHER_KEY = "a-key-of-the-page-0001", "a-key-of-the-batch-002"
 KEYS = Keys([f"page:{KEY}", f"batch:{OTHER_KEY}"])
 LOCAL = "http://127.0.0.1"
+JSON = {"Content-Type": "application/json"}
+SECRET = "zanzibar honeymoon"
+"""A query that nobody but its asker may read."""
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from fake_qdrant import FakeQdrant, Waits
 
+from materialize.stores import session as sessions
+
 
 @pytest.fixture
 def waits() -> Waits:
@@ -17,4 +19,5 @@ def waits() -> Waits:
 def fake() -> Iterator[FakeQdrant]:
     opened = FakeQdrant()
     yield opened
+    sessions.close_all()
     opened.close()

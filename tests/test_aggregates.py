@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from board_recompute import expected_boards, expected_links
-from hypothesis import HealthCheck, given, settings
+from conftest import examples, random_examples
 from hypothesis import strategies as st
 from log_recompute import expected_log, stamps
 
@@ -198,30 +198,32 @@ def worlds(draw, at=days, max_size=14):
     return {"pins": pins, "board_saves": saves, "search_log": log, "captions": captions}
 
 
-def few(examples):
-    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8, 100)
+def test_equals_a_recompute_row_by_row(paths, examples):
+    @random_examples(examples, worlds(), st.integers(1, 3))
+    def check(world, min_users):
+        put(paths, **world)
+        assert run(paths, min_users=min_users) == expected(world, min_users)
+
+    check()
 
 
-@few(25)
-@given(world=worlds(), min_users=st.integers(1, 3))
-def test_equals_a_recompute_row_by_row(paths, world, min_users):
-    put(paths, **world)
-    assert run(paths, min_users=min_users) == expected(world, min_users)
+@examples(4, 40)
+def test_later_events_and_the_order_of_rows_change_no_byte(paths, examples):
+    @random_examples(examples, worlds(), worlds(at=st.integers(1, 200)), st.randoms(use_true_random=False))
+    def check(world, later, order):
+        put(paths, **world)
+        run(paths)
+        before = {view: (paths.views / f"{view}.parquet").read_bytes() for view in VIEW_SCHEMAS}
+        future = {table: rows + [row for row in later[table] if table != "pins"] for table, rows in world.items()}
+        future["pins"] = world["pins"] + [row | {"pin_id": f"new-{row['pin_id']}"} for row in later["pins"]]
+        for rows in future.values():
+            order.shuffle(rows)
+        put(paths, **future)
+        run(paths)
+        assert {view: (paths.views / f"{view}.parquet").read_bytes() for view in VIEW_SCHEMAS} == before
 
-
-@few(12)
-@given(world=worlds(), later=worlds(at=st.integers(1, 200)), order=st.randoms(use_true_random=False))
-def test_later_events_and_the_order_of_rows_change_no_byte(paths, world, later, order):
-    put(paths, **world)
-    run(paths)
-    before = {view: (paths.views / f"{view}.parquet").read_bytes() for view in VIEW_SCHEMAS}
-    future = {table: rows + [row for row in later[table] if table != "pins"] for table, rows in world.items()}
-    future["pins"] = world["pins"] + [row | {"pin_id": f"new-{row['pin_id']}"} for row in later["pins"]]
-    for rows in future.values():
-        order.shuffle(rows)
-    put(paths, **future)
-    run(paths)
-    assert {view: (paths.views / f"{view}.parquet").read_bytes() for view in VIEW_SCHEMAS} == before
+    check()
 
 
 # What a user would notice --------------------------------------------------------------------------------------------

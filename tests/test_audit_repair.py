@@ -6,19 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_materialize import (
-    add_stranger,
-    age,
-    damage,
-    killed_run,
-    other_model,
-    remove_first,
-    run,
-    shrink,
-    stored,
-    swap_vectors,
-    vector_of,
-)
+from test_materialize import killed_run, run, stored, vector_of
 
 from feature_repo.errors import PinfeatherError
 from materialize import vector_log
@@ -26,7 +14,7 @@ from materialize.audit import audit
 from materialize.definitions import load_definitions
 from materialize.explain import explain
 from materialize.ledger import Ledger
-from materialize.releases import current_release
+from materialize.releases import LIVE_EMBEDDING, current_release
 from materialize.repair import repair
 from materialize.run import RunOptions, materialize
 from materialize.stores.layout import entity_collection, point_id
@@ -34,14 +22,10 @@ from materialize.stores.publication import open_reader, open_writer
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
-    """Pins a, b and ten more, written; the encoder's calls start anew."""
-    catalogue.put("a", "red hat").put("b", "blue hat")
-    for number in range(10):
-        catalogue.put(f"p{number}", f"hat {number}")
-    run(catalogue, encoder)
-    encoder.calls = []
-    return catalogue
+def hats(written_pins):
+    """Pins a, b and ten more, written."""
+    titles = {"a": "red hat", "b": "blue hat"} | {f"p{number}": f"hat {number}" for number in range(10)}
+    return written_pins({pin: {"title": title} for pin, title in titles.items()})
 
 
 def heal(catalogue, encoder, **options):
@@ -77,10 +61,60 @@ def title_of(paths, pin):
     return point and point.payload["f"]["title"]
 
 
-@pytest.mark.parametrize("change", [remove_first, add_stranger, age, other_model, swap_vectors, shrink])
-def test_every_damaged_point_is_healed_without_the_encoder(hats, encoder, change):
+def damage(paths, change):
+    """Change the stored points of the live space behind the materializer's back."""
+    project, space = load_definitions(paths).project, current_release(paths).live_space
+    with open_writer(paths.online) as store:
+        ids = [point_id(project, LIVE_EMBEDDING, {"pin_id": pin_id}) for pin_id in ("a", "b")]
+        change(store, space, store.get_many(space, ids, with_vectors=True))
+        store.publish()
+
+
+def remove_first(store, space, points):
+    store.delete(space, ids=[points[0].id])
+
+
+def add_stranger(store, space, points):
+    points[0].id = point_id("elsewhere", LIVE_EMBEDDING, {"pin_id": "zzz"})
+    store.upsert(space, [points[0]])
+
+
+def age(store, space, points):
+    points[0].payload["text_fp"] = "0" * 32
+    store.upsert(space, [points[0]])
+
+
+def other_model(store, space, points):
+    points[0].payload["model"] = "another"
+    store.upsert(space, [points[0]])
+
+
+def swap_vectors(store, space, points):
+    points[0].vectors, points[1].vectors = points[1].vectors, points[0].vectors
+    store.upsert(space, points)
+
+
+def shrink(store, space, points):
+    points[0].vectors["vector"] = points[0].vectors["vector"] / 2
+    store.upsert(space, [points[0]])
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (remove_first, {"missing": 1}),
+        (add_stranger, {"extra": 1}),
+        pytest.param(age, {"stale": 1}, marks=pytest.mark.slow),
+        pytest.param(other_model, {"wrong_space": 1}, marks=pytest.mark.slow),
+        (swap_vectors, {"corrupted": 2}),
+        pytest.param(shrink, {"corrupted": 1}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_damaged_point_is_found_and_healed_without_the_encoder(hats, encoder, change, wrong):
     damage(hats.paths, change)
     found = audit(hats.paths)
+    kinds = ("missing", "extra", "stale", "wrong_space", "corrupted")
+    assert {kind: getattr(found, kind) for kind in kinds if getattr(found, kind)} == wrong
     assert not found.clean
     report = heal(hats, encoder)
     assert report.after.repaired == found.findings
@@ -108,6 +142,7 @@ def test_only_what_the_log_has_lost_is_encoded(hats, encoder):
     assert encoder.calls == [["red hat"]]
 
 
+@pytest.mark.slow
 def test_a_logged_vector_that_is_none_is_not_believed(hats, encoder):
     space = current_release(hats.paths).live_space
     (part,) = [part for part in vector_log.parts(hats.paths, space) if pq.read_metadata(part).num_rows]
@@ -125,6 +160,7 @@ def part_of(rows, part):
     return pa.Table.from_pylist(rows, schema=pq.read_schema(part))
 
 
+@pytest.mark.slow
 def test_an_unreadable_log_part_is_named_and_its_pins_encoded_again(hats, encoder):
     space = current_release(hats.paths).live_space
     (part,) = [part for part in vector_log.parts(hats.paths, space) if pq.read_metadata(part).num_rows]
@@ -152,6 +188,7 @@ def test_a_damaged_shard_is_named_and_healed_without_the_encoder(hats, encoder, 
     assert title_of(hats.paths, "a") == "red hat"
 
 
+@pytest.mark.slow
 def test_a_point_without_a_ledger_row_gets_one_without_the_encoder(hats, encoder):
     space = current_release(hats.paths).live_space
     with Ledger(hats.paths) as ledger:
@@ -178,6 +215,7 @@ def test_feature_rows_that_were_altered_come_back_from_their_source(hats, encode
     assert encoder.calls == []
 
 
+@pytest.mark.slow
 def test_a_row_that_nothing_stands_behind_is_deleted_and_a_newer_push_is_not(hats, encoder):
     project = load_definitions(hats.paths).project
 
@@ -196,6 +234,7 @@ def test_a_row_that_nothing_stands_behind_is_deleted_and_a_newer_push_is_not(hat
     assert [title_of(hats.paths, pin) for pin in ("old", "new", "ours")] == [None, "red hat", None]
 
 
+@pytest.mark.slow
 def test_what_the_source_has_changed_meanwhile_is_written_too(hats, encoder):
     hats.put("a", "red cap").save()
     assert heal(hats, encoder).before.stale == 3
@@ -286,6 +325,7 @@ def test_the_command_heals_and_says_what_it_found(pinfeather, hats):
     assert pinfeather("audit", "--repo", repo, "--repair", "--sample", "1")[0] == 2
 
 
+@pytest.mark.slow
 def test_of_equal_rows_of_a_key_everybody_takes_the_same(hats, encoder):
     file = hats.paths.views / "pin_captions.parquet"
     rows = [
@@ -299,6 +339,7 @@ def test_of_equal_rows_of_a_key_everybody_takes_the_same(hats, encoder):
     assert {explain(hats.paths, f"p{number}")["state"] for number in range(10)} == {"unchanged"}
 
 
+@pytest.mark.slow
 def test_a_stranger_in_the_log_is_found_though_it_lacks_another_pin(hats, encoder):
     space = current_release(hats.paths).live_space
     (part,) = [part for part in vector_log.parts(hats.paths, space) if pq.read_metadata(part).num_rows]

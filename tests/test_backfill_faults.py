@@ -36,6 +36,7 @@ def test_a_backfill_believes_no_source_whose_texts_are_gone(hats, titles, encode
     assert sum(vector is not None for vector in vectors_in(hats.paths, titles, *hats.pins)) == 8
 
 
+@pytest.mark.slow
 def test_a_repair_keeps_the_points_of_a_frozen_space_whose_log_is_damaged(hats, titles, encoder):  # noqa: F811
     fill(hats.paths, titles, encoder)
     freeze_space(hats.paths, titles)
@@ -61,6 +62,7 @@ def test_a_ready_space_is_ready_again_after_a_frozen_time(hats, titles, encoder)
     assert unfreeze_space(hats.paths, titles).status is Status.READY
 
 
+@pytest.mark.slow
 def test_coverage_after_a_restore_counts_no_pin_without_text(hats, encoder):  # noqa: F811
     hats.put("empty", None).put("blank", None).save()
     shutil.rmtree(hats.paths.online)

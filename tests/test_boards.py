@@ -7,7 +7,7 @@ from client_catalogue import WordEncoder
 from feature_repo.board_text import Board
 from feature_repo.errors import PinfeatherError, UsageError
 from serving_client import PinClient
-from serving_client.boards import board_vector
+from serving_client.lists.boards import board_vector
 
 pytest_plugins = ("client_repo",)
 

@@ -5,9 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from caption_models import NOW, Gallery, png, save_blip, sha
-
-from feature_repo.paths import RepoPaths
+from caption_models import NOW, new_gallery, png, save_blip, sha
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +25,7 @@ def one_thread():
 
 @pytest.fixture
 def gallery(tmp_path):
-    root = tmp_path / "repo"
-    root.mkdir()
-    (root / "feature_store.yaml").write_text("project: p\nprovider: local\nonline_store: {}\n")
-    return Gallery(RepoPaths.open(root), tmp_path / "images")
+    return new_gallery(tmp_path)
 
 
 @pytest.mark.slow

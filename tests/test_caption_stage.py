@@ -2,53 +2,24 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import threading
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from caption_models import NOW, CountingCaptioner, Gallery, png, sha
+from caption_models import NOW, CountingCaptioner, new_gallery, png, sha
 
-from embedders.captions.captioner import CaptionerError
-from embedders.captions.images import ImageRefused
-from feature_repo.aggregates import aggregate, caption_files
-from feature_repo.aggregates.captions import write_captions
-from feature_repo.aggregates.session import Resources, Session, microseconds
 from feature_repo.errors import PinfeatherError, UsageError
-from feature_repo.paths import RepoPaths
-from feature_repo.validation import validate
 from materialize.captions import journal, stage
 from materialize.captions.run import CaptionOptions
 from materialize.captions.stage import CaptionStage
-from materialize.captions.using import forget_rejected, list_captioners, use_captioner
+from materialize.captions.using import forget_rejected
 from materialize.runs import list_runs
-from materialize.stores.errors import StoreBusyError
-
-CONFIG = """project: captions
-provider: local
-registry: data/registry.db
-online_store:
-  type: materialize.online_store.PinfeatherOnlineStore
-  path: data/online
-"""
 
 
 @pytest.fixture
-def paths(tmp_path):
-    root = tmp_path / "repo"
-    root.mkdir()
-    (root / "feature_store.yaml").write_text(CONFIG)
-    return RepoPaths.open(root)
-
-
-@pytest.fixture
-def gallery(paths, tmp_path):
-    return Gallery(paths, tmp_path / "images")
+def gallery(tmp_path):
+    return new_gallery(tmp_path)
 
 
 def test_an_image_on_many_pins_is_captioned_once(gallery):
@@ -196,112 +167,6 @@ def test_a_pin_whose_row_was_rejected_keeps_its_caption(gallery):
     assert gallery.caption(captioner).dropped == 0 and sorted(gallery.captions(captioner)) == [1, 2]
 
 
-def test_a_new_captioner_takes_over_when_it_has_every_image(gallery):
-    old, new = CountingCaptioner(), CountingCaptioner("two")
-    for number in range(4):
-        gallery.put(f"p{number}", number)
-    assert gallery.caption(old).in_use == old.name
-    assert gallery.caption(new, batch=1, limit=3).in_use == old.name
-    assert gallery.caption(new).in_use == new.name and sorted(new.images) == [0, 1, 2, 3]
-    assert gallery.caption(old).in_use == old.name and sorted(old.images) == [0, 1, 2, 3]
-    assert use_captioner(gallery.paths, new.fingerprint[:8]).name == new.name
-    assert [use.name for use in caption_files.history(gallery.paths.captions)] == [
-        old.name, new.name, old.name, new.name
-    ]  # fmt: skip
-    for name in ("fake", "nobody"):
-        with pytest.raises(UsageError, match=name):
-            use_captioner(gallery.paths, name)
-    assert [(one["captioner"], one["captions"], one["in_use"]) for one in list_captioners(gallery.paths)] == [
-        (one.name, 4, one is new) for one in sorted((old, new), key=lambda each: each.fingerprint)
-    ]
-
-
-def test_no_switch_that_would_cost_captions(gallery):
-    old, new = CountingCaptioner(), CountingCaptioner("two")
-    gallery.put("a", 1).put("b", 2)
-    gallery.caption(old)
-    (gallery.folder / "2.png").unlink()
-    told = []
-    assert gallery.caption(new, tell=told.append).in_use == old.name
-    assert any("1 images that have a good caption of it would have none" in text for text in told)
-    assert gallery.caption(new, use=True).in_use == new.name
-
-
-def good_captions(gallery):
-    """How many pins a good caption of the captioner in use reaches."""
-    use = caption_files.in_use(gallery.paths.captions)
-    return CaptionStage(gallery.paths.captions, use.fingerprint).table()["flag"].null_count
-
-
-def test_no_switch_to_captions_that_the_gate_flagged(gallery):
-    old = CountingCaptioner("two")
-    new, partly = (CountingCaptioner(version, words="I cannot describe item {number}") for version in ("one", "three"))
-    for number in range(3):
-        gallery.put(f"p{number}", number)
-    gallery.caption(old)
-    told = []
-    counts = gallery.caption(new, tell=told.append)
-    assert (counts.flagged, counts.remaining, counts.in_use) == (3, 0, old.name) and good_captions(gallery) == 3
-    assert any(f"{old.name} stays in use: 3 images" in text for text in told)
-    gallery.caption(partly, limit=1)
-    partly.words = "a photo of item {number}"
-    assert gallery.caption(partly).in_use == old.name
-    assert gallery.caption(new, use=True).in_use == new.name and good_captions(gallery) == 0
-    assert gallery.caption(old).in_use == old.name
-
-
-def test_at_once(gallery):
-    captioner = CountingCaptioner()
-    gallery.put("a", 1).put("b", 2)
-    assert gallery.caption(captioner, batch=1, limit=1, use=True).in_use == captioner.name
-
-
-class Stops(CountingCaptioner):
-    """Fails at one image, or at all."""
-
-    def __init__(self, at, error):
-        super().__init__()
-        self.at, self.error = at, error
-
-    def caption(self, images):
-        texts = super().caption(images)
-        if self.at is None or self.at in self.calls[-1]:
-            raise self.error
-        return texts
-
-
-def test_an_image_that_the_model_fails_at_is_rejected_alone(gallery):
-    for number in range(6):
-        gallery.put(f"p{number}", number)
-    odd, big = (RuntimeError("odd shape"), "the model failed: odd shape"), (ImageRefused("too big"), "too big")
-    for version, (error, reason) in enumerate((odd, big)):
-        captioner = Stops(2, error)
-        captioner.fingerprint += str(version)
-        counts = gallery.caption(captioner, batch=3)
-        assert (counts.captioned, dict(counts.reasons)) == (5, {reason: 1})
-
-
-def test_where_one_model_fails_another_one_is_asked(gallery):
-    """Only what is wrong with an image itself holds for every captioner."""
-    for number in range(4):
-        gallery.put(f"p{number}", number, born=NOW + timedelta(days=number))
-    gallery.put("gone", 9, file=False)
-    sick, well = Stops(3, RuntimeError("odd shape")), CountingCaptioner("two")
-    counts = gallery.caption(sick)
-    assert (counts.captioned, counts.rejected, counts.remaining, counts.in_use) == (3, 2, 0, sick.name)
-    first = gallery.caption(well, batch=1, limit=1)
-    assert well.images == [3]  # the newest first, whatever another model made of it
-    assert (first.remaining, first.in_use) == (3, sick.name)
-    last = gallery.caption(well)
-    assert sorted(well.images) == [0, 1, 2, 3] and (last.remaining, last.in_use) == (0, well.name)
-    rows = pq.read_table(gallery.paths.rejected / "images.parquet").to_pylist()
-    assert [(row["image_sha256"], row["captioner"]) for row in rows] == sorted(
-        [(sha(png(9)), None), (sha(png(3)), sick.name)]
-    )
-    sick.at = 99
-    assert gallery.caption(sick).captioned == 1 and set(gallery.rejected()) == {sha(png(9))}
-
-
 def test_a_hash_in_capitals_is_the_same_image(gallery):
     captioner = CountingCaptioner()
     gallery.put("a", 1).put("b", 1).put("c", 2).put("d", 3, file=False)
@@ -334,109 +199,6 @@ def test_any_language():
     assert CaptionOptions(language="any").language is None is CaptionOptions(language=None).language
 
 
-def test_captioners_are_counted_without_reading_their_captions(gallery, monkeypatch):
-    captioner = CountingCaptioner(words="I cannot see item {number}")
-    for number in range(4):
-        gallery.put(f"p{number}", number)
-    gallery.caption(captioner, batch=1, limit=2)
-    captioner.words = "a photo of item {number}"
-    gallery.caption(captioner)
-    folder = CaptionStage(gallery.paths.captions, captioner.fingerprint)
-    (file,) = folder.files()
-    file.with_name("part-000000099.parquet").write_bytes(file.read_bytes())  # as a kill within a merge leaves it
-    monkeypatch.setattr(CaptionStage, "rows", None)
-    monkeypatch.setattr(CaptionStage, "table", None)
-    (one,) = list_captioners(gallery.paths)
-    assert (one["captions"], one["flagged"]) == (4, 2)
-
-
-def test_a_model_that_fails_at_everything_is_to_blame(gallery):
-    for number in range(12):
-        gallery.put(f"p{number}", number)
-    captioner = Stops(None, RuntimeError("no such kernel"))
-    with pytest.raises(CaptionerError, match=r"8 images in a row.*no such kernel"):
-        gallery.caption(captioner, batch=3)
-    assert len(gallery.rejected()) == 6 and list_runs(gallery.paths)[0]["status"] == "failed"
-    assert "no such kernel" in list_runs(gallery.paths)[0]["error"]
-
-
-def test_a_captioner_that_answers_too_little(gallery):
-    captioner = CountingCaptioner()
-    captioner.caption = lambda images: ["a cat on a bed"]
-    gallery.put("a", 1).put("b", 2)
-    with pytest.raises(CaptionerError, match="1 captions for 2 images"):
-        gallery.caption(captioner)
-
-
-def test_asked_to_stop(gallery):
-    captioner = CountingCaptioner()
-    for number in range(6):
-        gallery.put(f"p{number}", number)
-    counts = gallery.caption(captioner, batch=2, stop=lambda: len(captioner.calls) == 2)
-    assert counts.interrupted and counts.captioned == 4 and counts.remaining == 2 and counts.in_use is None
-    assert list_runs(gallery.paths)[0]["status"] == "interrupted"
-    assert gallery.caption(captioner).captioned == 2 and sorted(captioner.images) == [0, 1, 2, 3, 4, 5]
-
-
-KILLED = """
-import os, signal, sys
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-from caption_models import CountingCaptioner, Gallery
-from feature_repo.paths import RepoPaths
-
-class Dies(CountingCaptioner):
-    def caption(self, images):
-        if len(self.calls) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().caption(images)
-
-gallery = Gallery(RepoPaths(Path({root!r})), Path({images!r}))
-for number in range(10):
-    gallery.put(f"p{{number}}", number)
-gallery.caption(Dies(), batch=3)
-"""
-
-
-@pytest.mark.slow
-def test_killed_costs_one_batch(gallery):
-    tests = str(Path(__file__).parent)
-    script = KILLED.format(tests=tests, root=str(gallery.paths.root), images=str(gallery.folder))
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(tests).parent, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert list_runs(gallery.paths)[0]["status"] == "killed"
-    captioner = CountingCaptioner()
-    for number in range(10):
-        gallery.put(f"p{number}", number)
-    assert gallery.caption(captioner, batch=3).reused == 6
-    assert len(captioner.images) == 4 and sorted(gallery.captions(captioner)) == list(range(10))
-
-
-def test_two_captioners_exclude_each_other(gallery):
-    inside, go = threading.Event(), threading.Event()
-
-    class Waits(CountingCaptioner):
-        def caption(self, images):
-            inside.set()
-            assert go.wait(20)
-            return super().caption(images)
-
-    gallery.put("a", 1)
-    running = threading.Thread(target=gallery.caption, args=(Waits(),))
-    running.start()
-    try:
-        assert inside.wait(20)
-        assert list_runs(gallery.paths)[0]["status"] == "running"
-        with pytest.raises(StoreBusyError, match="caption"):
-            gallery.caption(CountingCaptioner("two"), lock_timeout=0)
-        with pytest.raises(StoreBusyError):
-            use_captioner(gallery.paths, "fake-one", lock_timeout=0)
-    finally:
-        go.set()
-        running.join()
-    assert list_runs(gallery.paths)[0]["status"] == "done"
-
-
 def test_small_parts_are_merged(gallery, monkeypatch):
     monkeypatch.setattr(stage, "MOST_PARTS", 4)
     captioner = CountingCaptioner()
@@ -455,22 +217,6 @@ def test_small_parts_are_merged(gallery, monkeypatch):
     )
 
 
-def test_a_damaged_part_is_named(gallery):
-    captioner = CountingCaptioner()
-    gallery.put("a", 1)
-    gallery.caption(captioner)
-    file = CaptionStage(gallery.paths.captions, captioner.fingerprint).files()[0]
-    file.write_bytes(b"junk")
-    for look in (lambda: list_captioners(gallery.paths), lambda: gallery.caption(captioner)):
-        with pytest.raises(PinfeatherError, match=file.name):
-            look()
-    file.unlink()
-    assert gallery.caption(captioner).captioned == 1
-    (gallery.paths.captions / caption_files.CURRENT).write_text("{}")
-    with pytest.raises(PinfeatherError, match="--use NAME"):
-        caption_files.in_use(gallery.paths.captions)
-
-
 def test_what_was_refused_of_erased_pins_is_forgotten(gallery):
     gallery.put("a", 1, file=False).put("b", 2, file=False)
     gallery.caption(CountingCaptioner())
@@ -480,71 +226,6 @@ def test_what_was_refused_of_erased_pins_is_forgotten(gallery):
     assert forget_rejected(gallery.paths) == 0
     (gallery.paths.valid / "pins.parquet").unlink()
     assert forget_rejected(gallery.paths) == 1 and not gallery.rejected()
-
-
-def raw(paths, table, rows):
-    folder = paths.raw / table
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet")
-
-
-def view(paths, as_of=None, folder=None):
-    """Pin to (caption, captioner) of ``pin_captions``, and what was screened."""
-    with Session(paths, Resources(), folder) as session:
-        session.open_tables()
-        session.cut_off(microseconds(as_of or datetime.now(UTC) + timedelta(hours=1)))
-        write_captions(session)
-        session.commit()
-    rows = pq.read_table((folder or paths.views) / "pin_captions.parquet").to_pylist()
-    return {row["pin_id"]: (row["caption"], row["captioner"]) for row in rows}, dict(session.screened["captions"])
-
-
-def test_what_counts_as_the_caption_of_a_pin(gallery, tmp_path):
-    paths = gallery.paths
-    pins = [{"pin_id": f"p{n}", "title": "t", "image_uri": f"{n}.png", "image_sha256": sha(png(n))} for n in range(4)]
-    raw(paths, "pins", [{**pin, "created_at": NOW, "event_timestamp": NOW} for pin in pins])
-    outside = {"captioner": "outside", "event_timestamp": NOW}
-    raw(
-        paths,
-        "captions",
-        [
-            {"image_sha256": sha(png(0)).upper(), "caption": "a lamp from outside", **outside},
-            {"image_sha256": sha(png(3)), "caption": "a lamp, write to anna@example.org", **outside},
-        ],
-    )
-    validate(paths)
-    for number in range(3):
-        (gallery.folder / f"{number}.png").write_bytes(png(number))
-    gallery.save = lambda: gallery
-    old, new = CountingCaptioner(), CountingCaptioner("two", words="a view of item {number} in a room")
-
-    before, screened = view(paths)
-    assert before == {"p0": ("a lamp from outside", "outside")} and screened == {"mail address": 1}
-    gallery.caption(old)
-    first, _ = view(paths)
-    assert first == {f"p{n}": (f"a photo of thing {n} on a table", old.name) for n in range(3)}
-    gallery.caption(new, batch=1, limit=2)
-    assert view(paths)[0] == first
-    gallery.caption(new)
-    second, _ = view(paths)
-    assert second == {f"p{n}": (f"a view of item {n} in a room", new.name) for n in range(3)}
-
-    start = caption_files.history(paths.captions)[0].since
-    past = tmp_path / "past"
-    assert view(paths, start - timedelta(microseconds=1), past)[0] == before
-    assert view(paths, caption_files.history(paths.captions)[1].since - timedelta(microseconds=1), past)[0] == first
-
-    fresh = {"image_sha256": sha(png(0)), "caption": "a newer lamp from outside", "captioner": "outside"}
-    since = caption_files.in_use(paths.captions).since
-    late = {**fresh, "image_sha256": sha(png(1)), "event_timestamp": since - timedelta(microseconds=1)}
-    raw(paths, "captions", [{**fresh, "event_timestamp": since + timedelta(seconds=1)}, late])
-    validate(paths)
-    assert view(paths)[0] == {**second, "p0": ("a newer lamp from outside", "outside")}
-    use_captioner(paths, old.name)
-    rows = CaptionStage(paths.captions, old.fingerprint)
-    rows.judge(lambda text: "tired of it" if "thing 2" in text else None)
-    last, screened = view(paths)
-    assert last["p1"] == first["p1"] and "p2" not in last and screened == {"tired of it": 1}
 
 
 def test_the_list_of_runs(gallery):
@@ -559,30 +240,3 @@ def test_the_list_of_runs(gallery):
     assert [row["run"] for row in list_runs(gallery.paths, 1)] == [2]
     assert json.loads((gallery.paths.captions / "runs" / "000000001.json").read_text())["counts"]["captioned"] == 1
     assert os.listdir(gallery.paths.data) and not list(gallery.paths.data.glob(".scan-*"))
-
-
-@pytest.mark.slow
-def test_a_switch_embeds_only_what_reads_otherwise(catalogue, encoder, tmp_path):
-    from materialize.run import RunOptions, materialize
-
-    class Rewords(CountingCaptioner):
-        def caption(self, images):
-            return [text.replace("table", "shelf") if "1" in text else text for text in super().caption(images)]
-
-    paths = catalogue.paths
-    gallery = Gallery(paths, tmp_path / "images")
-    for number in range(3):
-        (gallery.folder / f"{number}.png").write_bytes(png(number))
-        catalogue.put(f"p{number}", f"title {number}", image_uri=f"{number}.png", image_sha256=sha(png(number)))
-    catalogue.put("plain", "no image")
-    gallery.save = lambda: catalogue.save()
-
-    def embedded(captioner):
-        gallery.caption(captioner)
-        aggregate(paths)
-        return materialize(paths, RunOptions(encoder=encoder)).encoded_texts
-
-    assert embedded(CountingCaptioner()) == 4
-    assert embedded(Rewords("two")) == 1
-    assert "on a shelf" in encoder.texts[-1] and "title 1" in encoder.texts[-1]
-    assert embedded(Rewords("two")) == 0

@@ -11,6 +11,7 @@ import pytest
 from conftest import held_store
 
 from embedders.model_folder import packaged_model_path
+from materialize.releases import current_release
 from pinfeather import cli
 
 COUNTS = {"new", "changed", "payload_only", "unchanged", "gone", "rejected", "texts_to_encode", "encoder_calls"}
@@ -230,3 +231,34 @@ def test_as_of_must_be_a_time(pinfeather, repo):
     code, _, err = pinfeather("aggregate", "--repo", repo.root, "--as-of", "2999-01-01")
     assert code == 2
     assert "lies in the future" in err
+
+
+def test_statistics_of_no_pin_are_refused(pinfeather, catalogue):
+    catalogue.put("a", "green velvet sofa").save()
+    repo = catalogue.paths.root
+    code, out, err = pinfeather("lexical", "fit", "--repo", repo, "--as-of", "1900-01-01", "--json")
+    assert (code, out) == (2, "")
+    assert "No pin is as old as 1900-01-01" in err
+    assert current_release(catalogue.paths) is None  # nothing was published
+    (catalogue.paths.views / "pin_relevance.parquet").write_bytes(b"PAR1")
+    code, out, err = pinfeather("lexical", "fit", "--repo", repo)
+    assert (code, out) == (1, "")
+    assert "`pinfeather aggregate` writes it again" in err
+
+
+def test_an_empty_name_of_a_repository_is_not_the_present_folder(pinfeather):
+    code, out, err = pinfeather("validate", "--repo", "")
+    assert (code, out) == (2, "")
+    assert err == "Error: --repo is empty: name a folder with feature_store.yaml.\n"
+
+
+def test_a_student_that_cannot_be_is_refused_before_anything_is_encoded(pinfeather, catalogue, monkeypatch):
+    from pinfeather.training import Judged
+
+    monkeypatch.setattr(Judged, "read", lambda *_, **__: pytest.fail("read the pairs"))
+    repo = catalogue.paths.root
+    wrong = {"../x": ["--name", "../x"], "name one with --teacher": ["--human-share", "0.5"]}
+    for words, options in {**wrong, "there are none of any teacher yet": ["--teacher", "t"]}.items():
+        code, _, err = pinfeather("train", "student", "--repo", repo, *options)
+        assert code == 2
+        assert words in err

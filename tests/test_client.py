@@ -246,7 +246,7 @@ def test_home_feed_looks_further_for_an_interest_before_it_gives_its_share_away(
             return [hit.because for hit in client.home_feed(["sofa1", "fern0"], limit, exploration=0).hits]
 
     assert sorted(feed(6)) == ["fern0"] * 3 + ["sofa1"] * 3
-    monkeypatch.setattr("serving_client.home_feed.MOST_CANDIDATES", 26)
+    monkeypatch.setattr("serving_client.lists.home_feed.MOST_CANDIDATES", 26)
     assert feed(6) == ["fern0"] * 6
 
 

@@ -16,7 +16,7 @@ from materialize.stores.port import CollectionSpec, VectorSpec
 from materialize.stores.publication import open_writer
 from pinfeather.init import init_repository
 from serving_client import PinClient
-from serving_client.publications import Publications
+from serving_client.publications.publications import Publications
 
 pytest_plugins = ("client_repo",)
 

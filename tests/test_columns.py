@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import threading
 from collections.abc import Sequence
@@ -102,10 +101,28 @@ class ColumnMachine(RuleBasedStateMachine):
         for array in answer.values():  # the caller's own
             array[:] = 0
 
+    @rule(which=st.integers(0, 1), keys=keys_asked, size=st.sampled_from([0, 800, 3_000, 1 << 20]))
+    def fill(self, which: int, keys: list[str], size: int) -> None:
+        columns, loads = self.members[which], self.loads[which]
+        loads.calls.clear()
+        known, former = set(columns._rows), [set(each._rows) for each in self.members]
+        room = self.cache.bytes < min(size, self.cache.max_bytes)
+        kept = columns.fill(keys, loads, size)
+        wanted = list(dict.fromkeys(key for key in keys if key not in known))
+        assert loads.calls == ([wanted] if wanted and room else [])
+        assert kept == (columns._rows.keys() >= set(keys))
+        if columns._arrays.get("vector", np.zeros(0, np.float16)).dtype == np.float16:  # else all may have become wider
+            assert all(each._rows.keys() >= before for each, before in zip(self.members, former, strict=True))
+            assert self.cache.bytes <= size or columns._rows.keys() == known
+        assert all(columns._used[columns._rows[key]] == 1 for key in wanted if key in columns._rows)
+
+    @rule(which=st.integers(0, 1), count=st.integers(0, 400))
+    def expect(self, which: int, count: int) -> None:
+        self.members[which].expect(count)
+
     @rule(which=st.integers(0, 1))
     def forget(self, which: int) -> None:
         self.members[which] = self.cache.columns()
-        gc.collect()
 
     @invariant()
     def adds_up(self) -> None:
@@ -122,7 +139,7 @@ class ColumnMachine(RuleBasedStateMachine):
 
 
 TestColumns = ColumnMachine.TestCase
-TestColumns.settings = settings(deadline=None, max_examples=5, stateful_step_count=10)
+TestColumns.settings = settings(deadline=None, max_examples=40, stateful_step_count=20)
 
 
 def test_each_key_is_read_once_while_there_is_room() -> None:
@@ -171,8 +188,7 @@ def test_kinds_and_collections_are_forgotten_with_their_owner() -> None:
     other.read(["1", "2"], Loads())
     held = other.bytes
     assert cache.bytes == one.bytes + held
-    del one
-    gc.collect()
+    del one  # no cycle keeps it until the collector comes by
     assert cache.bytes == held
 
 
@@ -191,6 +207,41 @@ def test_columns_that_others_pushed_out_give_their_memory_back() -> None:
         assert_same(columns.read(kept, loads), arrays_of(kept))
         assert loads.calls == []
     assert_same(one.read(keys, Loads()), arrays_of(keys))
+
+
+def test_what_was_read_ahead_goes_first_and_pushes_nothing_out() -> None:
+    cache = ColumnCache(1 << 20)
+    columns, loads = cache.columns(), Loads()
+    columns.read(["1", "2"], loads)
+    size = columns.bytes
+    assert columns.fill(["2", "3", "4", "3"], loads, 1 << 20)
+    assert loads.calls == [["1", "2"], ["3", "4"]]
+    assert columns.fill(["4", "1"], loads, 0)  # they are there
+    assert columns.keys() == ["1", "2", "3", "4"]
+    columns.read(["4"], loads)
+    assert columns.keys()[0] == "4"
+    held = columns.bytes
+    assert not columns.fill(["5"], loads, held)  # as much as may be is there: nothing is read
+    assert not columns.fill(["5", "7", "8"], loads, held + size // 2)  # one of them fits
+    assert held < cache.bytes <= held + size // 2
+    assert columns.keys()[:4] == ["4", "1", "2", "3"]
+    cache.max_bytes = cache.bytes
+    columns.read(["20"], loads)
+    assert columns._rows.keys() >= {"1", "2", "4", "20"}
+    assert len(columns) < 6
+
+
+def test_room_is_made_at_once_for_rows_that_are_expected() -> None:
+    columns, loads = ColumnCache(1 << 20).columns(), Loads()
+    columns.read(["1"], loads)
+    columns.expect(5_000)
+    made = set()
+    for start in range(2, 3_000, 250):
+        numbers = [str(n) for n in range(start, start + 250)]
+        columns.fill(numbers, loads, 1 << 20)
+        made.add(len(columns._keys))
+        assert_same(columns.read(numbers, Loads()), arrays_of(numbers))
+    assert made == {256, 5_000}
 
 
 def test_rows_make_room_for_columns() -> None:

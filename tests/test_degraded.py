@@ -1,51 +1,35 @@
 """What is answered while a part of what serves is missing, and that it comes back without a restart."""
 
-import inspect
 import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from client_catalogue import WordEncoder, move_pin
-from hypothesis import given
-from hypothesis import strategies as st
+from degraded_shop import Clock, away, codes, spoil_next
 from test_client_scores import live, student
 
 from feature_repo.errors import PinfeatherError
 from feature_repo.lexical import LEXICAL_VERSION
 from materialize.releases import current_release, publish_release
 from materialize.spaces import save_space
-from materialize.stores.errors import StoreError
 from materialize.stores.publication import open_writer
 from serving_client import PinClient
-from serving_client.degraded import CODES, Code, UnavailableError, code_of, note, noted, reason
-from serving_client.guard import Guard
-from serving_client.parts import RETRY_SECONDS, Part
-from serving_client.publications import Publications
+from serving_client.degraded import UnavailableError
+from serving_client.publications.parts import RETRY_SECONDS
+from serving_client.publications.publications import Publications
 from serving_client.stages import deadline
 
 pytest_plugins = ("client_repo",)
 
 
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """The clock of every client that the test opens."""
-    from serving_client import client as module
+    from serving_client import opened as module
 
     clock = Clock()
     monkeypatch.setattr(module, "Publications", lambda *args, **more: Publications(*args, **more, clock=clock))
@@ -57,96 +41,6 @@ def judged(client_shop):
     student(live(client_shop)).save(client_shop.bundles / "made-up")
     publish_release(client_shop, bundle="made-up")
     return client_shop
-
-
-def codes(answer):
-    return [code_of(text) for text in answer.degraded]
-
-
-# --- reasons -------------------------------------------------------------------------------------------------------
-
-
-@given(st.sampled_from(list(CODES)), st.text())
-def test_a_reason_gives_its_code_back(code, detail):
-    assert code_of(reason(code, detail)) == code
-
-
-@given(st.text().filter(lambda text: text.partition(":")[0] not in CODES))
-def test_other_texts_have_no_code(text):
-    assert code_of(text) is None
-    with pytest.raises(ValueError, match="There is no reason"):
-        reason(text, "x")
-
-
-def test_every_code_is_documented(request):
-    assert tuple(CODES) == get_args(Code)
-    table = (request.config.rootpath / "docs" / "degraded.md").read_text()
-    assert [code for code in CODES if f"`{code}`" not in table] == []
-
-
-def test_every_method_that_answers_tells_what_was_noted():
-    """A method without ``noted`` would hide that what it says is stale."""
-    answering = [
-        member
-        for name, member in inspect.getmembers(PinClient, inspect.isfunction)
-        if not name.startswith("_") and hasattr(get_type_hints(member)["return"], "degraded") and name != "status"
-    ]
-    assert len(answering) >= 6
-    assert [member.__name__ for member in answering if not hasattr(member, "__wrapped__")] == []
-
-
-def test_notes_go_to_the_outermost_answer_once():
-    from serving_client.answers import RelatedPins
-
-    @noted
-    def inner():
-        note("stale: a")
-        note("stale: a")
-        return RelatedPins("p", True, (), "s", degraded=("no_space: b",))
-
-    @noted
-    def outer():
-        return inner()
-
-    note("stale: of nobody")
-    assert outer().degraded == inner().degraded == ("no_space: b", "stale: a")
-
-
-# --- parts that are tried again ------------------------------------------------------------------------------------
-
-
-def test_a_part_that_failed_is_tried_again_after_a_while_and_loaded_once():
-    clock, calls, broken = Clock(), [], [OSError("disk"), UnavailableError("gone")]
-
-    def load():
-        calls.append(1)
-        if broken:
-            raise broken.pop(0)
-        return "loaded"
-
-    part = Part("The thing", load, clock)
-    for _ in range(3):
-        with pytest.raises(PinfeatherError, match=r"The thing cannot be loaded \(OSError: disk\)"):
-            part.get()
-    assert len(calls) == 1
-    clock.now += RETRY_SECONDS
-    for _ in range(3):
-        with pytest.raises(UnavailableError, match="gone"):
-            part.get()
-    assert len(calls) == 2
-    clock.now += RETRY_SECONDS
-    assert [part.get(), part.get()] == ["loaded", "loaded"]
-    assert len(calls) == 3
-
-
-@contextmanager
-def away(path):
-    """The file or folder is gone within the block."""
-    path.rename(path.with_name(f"{path.name}.away"))
-    try:
-        yield
-    finally:
-        path.with_name(f"{path.name}.away").rename(path)
 
 
 def test_without_its_bundle_the_cosine_ranks_until_it_is_back(judged, tower, clock):
@@ -265,17 +159,6 @@ def test_a_snapshot_of_another_lexical_version_is_not_used(client_shop, tower):
         assert (status.scorers, codes(status)) == (("zero-shot",), ["no_student", "no_lexical"])
 
 
-# --- the newest publication ----------------------------------------------------------------------------------------
-
-
-def spoil_next(shop, number):
-    """A newer publication whose marker cannot be read."""
-    broken = shop.online / "publications" / f"{number + 1:06d}"
-    broken.mkdir()
-    (broken / "publication.json").write_text("{")
-    return broken
-
-
 def test_a_damaged_publication_makes_every_answer_stale_until_there_is_a_good_one(judged, tower, clock, caplog):
     with PinClient(judged.root, encoder=tower) as client:
         number = client.status().publication
@@ -376,20 +259,6 @@ def test_a_collection_that_cannot_be_loaded_costs_what_it_holds(judged, tower, c
         clock.now += RETRY_SECONDS
         assert client.score("velvet sofa", ["sofa0"]).degraded == ()
         assert client.status().degraded == ()
-
-
-def test_a_collection_that_failed_is_forgotten_with_it():
-    guard = Guard(Clock())
-
-    def read():
-        raise StoreError("gone")
-
-    for name in ("there", "dropped"):
-        with pytest.raises(UnavailableError) as caught:
-            guard.call(name, read, False)
-        assert guard._failed[name][1] is not caught.value  # whose traceback holds what it read from
-    guard.keep_only(["there"])
-    assert guard.failing() == {"there": "store_gone"}
 
 
 def test_the_status_of_a_client_that_has_nothing_to_serve(client_shop):

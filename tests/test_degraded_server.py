@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
-from fake_qdrant import FakeQdrant
-from test_degraded import Clock, codes
+from degraded_shop import Clock, codes
+from fake_qdrant import move_store
 
+from feature_repo.errors import PinfeatherError
+from materialize.places import place_of
 from materialize.run import RunOptions, materialize
+from materialize.spaces import load_space, save_space
 from materialize.stores import deadline as store_deadline
 from materialize.stores import session as sessions
 from materialize.stores.errors import StoreSlowError, StoreUnavailableError
@@ -22,27 +24,17 @@ from materialize.stores.server_session import ServerSession
 from pinfeather.pipeline import fit_lexical
 from serving_client import PinClient
 from serving_client.degraded import UnavailableError
-from serving_client.parts import RETRY_SECONDS
+from serving_client.publications.parts import RETRY_SECONDS
 from serving_client.stages import DeadlineError, deadline
 
+pytest_plugins = ("server_fixtures",)
 FOREVER = 10_000
-
-
-@pytest.fixture
-def fake():
-    opened = FakeQdrant()
-    yield opened
-    sessions.close_all()
-    opened.close()
 
 
 @pytest.fixture
 def shop(catalogue, encoder, fake):
     """A repository served from the fake; its store is patient for 5 seconds."""
-    config = catalogue.paths.root / "feature_store.yaml"
-    settings = yaml.safe_load(config.read_text())
-    settings["online_store"] = {"type": settings["online_store"]["type"], "url": fake.url, "timeout": 5}
-    config.write_text(yaml.safe_dump(settings))
+    move_store(catalogue.paths.root, fake.url, 5)
     catalogue.put("a", "oak sofa").put("b", "green lamp").put("c", "red velvet sofa").save()
     materialize(catalogue.paths, RunOptions(encoder=encoder))
     fit_lexical(catalogue.paths)
@@ -52,8 +44,8 @@ def shop(catalogue, encoder, fake):
 @pytest.fixture
 def clock(shop, monkeypatch):
     """The clock of every client that the test opens; servers are tried once a call, so that nothing sleeps."""
-    from serving_client import client as module
-    from serving_client.publications import Publications
+    from serving_client import opened as module
+    from serving_client.publications.publications import Publications
 
     clock = Clock()
     sessions.close_all()
@@ -113,6 +105,26 @@ def test_vectors_that_cannot_be_read_leave_the_words(shop, encoder, fake, clock)
             assert (scores.scorer, scores.order(), codes(scores)) == ("bm25", [2, 1, 0], ["store_gone"])
             with pytest.raises(UnavailableError, match="503"):
                 client.related_pins("a")
+
+
+def test_a_space_that_was_dropped_is_not_named_as_one_that_cannot_be_read(shop, encoder, fake, clock):
+    """Nobody promotes for it, so there is no newer release at which it would be forgotten."""
+    name = vectors_of(fake)
+    with sessions.session(place_of(shop)).writing("a test") as store:
+        store.create("dropped", replace(store.collections()[name]))
+    save_space(shop, replace(load_space(shop, name), name="dropped"))
+    with PinClient(shop.root, encoder=encoder) as client:
+        assert client.pin_embeddings(["a"], space="dropped").found.tolist() == [False]
+        with sessions.session(place_of(shop)).writing("a test") as store:
+            store.drop("dropped")
+        (shop.spaces / "dropped.json").unlink()
+        for _ in range(2):
+            clock.now += RETRY_SECONDS
+            with pytest.raises(PinfeatherError):
+                client.pin_embeddings(["a"], space="dropped")
+        status = client.status()
+        assert codes(status) == ["no_student"]
+        assert status.spaces == (name,)
 
 
 def test_a_server_that_never_answers_ends_with_the_deadline(shop, encoder, fake):

@@ -111,6 +111,7 @@ def test_several_scorers_judge_one_file(demo, pinfeather, tmp_path):
     assert all(0 <= row["accuracy"] <= 1 for row in rows)  # levels calibrated on the repository's judgments
 
 
+@pytest.mark.slow
 def test_what_a_source_is_worth_is_measured_without_it(demo, pinfeather, monkeypatch):
     words = ["evaluate", "--repo", demo[0], "--scorer", "bm25", "--json"]
     with_all = next(one for one in demo[1]["baselines"] if one["scorer"] == "bm25")

@@ -75,7 +75,8 @@ def test_the_composition_fits_the_image_and_the_store(root, steps, tmp_path, mon
     (tmp_path / "feature_store.yaml").write_text((root / sources[1]).read_text())
     place = place_of(RepoPaths.open(tmp_path))
     assert (place.url, place.api_key) == ("http://qdrant:6333", "secret")
-    assert "qdrant" in services
+    (theirs,) = (text for name, text in qdrant["environment"].items() if name.endswith("API_KEY"))
+    assert theirs == mine["environment"]["QDRANT_API_KEY"]  # the host of the url is that service, with the same key
 
 
 def test_it_says_that_nobody_ran_it(root):

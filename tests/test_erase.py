@@ -1,18 +1,13 @@
 """Erasures: what leaves, what it costs, that it stays away, and that a killed one is ended by the same command."""
 
-from collections import Counter
-from contextlib import suppress
 from unittest.mock import patch
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import run_deaths
-import yaml
 from conftest import CountingEncoder
-from erase_shop import NOW, QUERY, SHARED_QUERY, fill, pin, run, save, tables, views, write_raw
-from fake_qdrant import FakeQdrant
+from erase_shop import QUERY, SHARED_QUERY, erased, log_rows, pin, run, tables, views, write_raw, write_shop
+from fake_qdrant import move_store
 from run_deaths import dying
 
 from feature_repo.aggregates import aggregate
@@ -20,37 +15,25 @@ from feature_repo.erasures import Subjects
 from feature_repo.errors import PinfeatherError
 from feature_repo.lexical import LexicalStatistics
 from feature_repo.validation import validate
-from materialize import vector_log
 from materialize.audit import audit
-from materialize.definitions import load_definitions
 from materialize.erasure import flow
 from materialize.erasure.check import check
 from materialize.erasure.flow import erase
-from materialize.erasure.pending import Pending, is_pending, save_pending
-from materialize.ledger import Ledger
+from materialize.erasure.pending import is_pending
 from materialize.releases import current_release
 from materialize.run import RunOptions, materialize
 from materialize.space_admin import create_space
-from materialize.spaces import freeze_space, pin_space
-from materialize.stores import session as sessions
-from materialize.stores.errors import StoreError
-from materialize.stores.layout import entity_collection, point_id, row_payload
-from materialize.stores.port import Point
-from materialize.stores.publication import open_reader, open_writer
+from materialize.spaces import freeze_space
+from materialize.stores.publication import open_reader
 from pinfeather.pipeline import fit_lexical
+
+pytest_plugins = ("server_fixtures",)
 
 
 @pytest.fixture
-def shop(repo, encoder):
+def shop(prepared):
     """A repository with the small shop, written."""
-    fill(repo, tables())
-    run(repo, encoder)
-    encoder.calls.clear()
-    return repo
-
-
-def erased(paths, encoder, **names):
-    return erase(paths, Subjects.of(**names), RunOptions(encoder=encoder))
+    return prepared("erasures", write_shop)
 
 
 def test_a_user_leaves_with_the_words_that_stood_on_them(shop, encoder):
@@ -62,32 +45,6 @@ def test_a_user_leaves_with_the_words_that_stood_on_them(shop, encoder):
     found = views(shop)
     assert [row["query"] for row in found["query_stats"]] == [SHARED_QUERY]
     assert {row["pin_id"]: row["board_titles"] for row in found["pin_board_titles"]}["p1"] == []
-    assert audit(shop).clean
-
-
-def test_check_finds_it_before_and_nothing_after(shop, encoder):
-    asked = {"users": ["ann"], "pins": ["p5"], "queries": [f"  {SHARED_QUERY.upper()} "]}
-    before = {place.name: place for place in check(shop, Subjects.of(**asked))}
-    assert {name for name, place in before.items() if place.found} == {
-        "raw tables",
-        "valid tables",
-        "view sources",
-        "aggregate state",
-        "ledger",
-        "vector logs",
-        "store",
-        "publications",
-    }
-    report = erased(shop, encoder, **asked)
-    assert report.rows == {"pins": 1, "board_saves": 2, "search_log": 8 - 1, "judgments": 1, "captions": 1}
-    after = {place.name: place for place in check(shop, Subjects.of(**asked))}
-    assert {name for name, place in after.items() if place.found} == {"raw tables"}
-    assert not any(place.fails for place in after.values())
-    validated = validate(shop)
-    assert {name: one.erased for name, one in validated.tables.items() if one.erased} == report.rows
-    aggregate(shop)
-    assert run(shop, encoder).quiet
-    assert not any(place.fails for place in check(shop, Subjects.of(**asked)))
     assert audit(shop).clean
 
 
@@ -147,15 +104,6 @@ def test_rows_that_left_the_raw_tables_first_need_the_former_vectors_purged(shop
     assert encoder.calls == []
     assert run(shop, encoder).quiet
     assert audit(shop).clean
-
-
-def log_rows(paths, space):
-    """Pin to its rows in the vector log."""
-    return dict(
-        sorted(
-            Counter(pin for part in vector_log.read_parts(paths, space) for pin in part["pin_id"].to_pylist()).items()
-        )
-    )
 
 
 @pytest.mark.slow
@@ -226,156 +174,6 @@ def test_old_publications_go_once_unread(shop, encoder):
     assert not any(place.fails for place in check(shop, Subjects.of(pins=["p1"])))
 
 
-STEPS = (
-    "save_pending",
-    "erase_pairs",
-    "record",
-    "rewrite_tables",
-    "forget_state",
-    "aggregate",
-    "doubt_named",
-    "materialize",
-    "settle",
-    "forget_notes",
-    "open_store",
-    "end_pending",
-)
-"""Steps of an erasure, as :mod:`materialize.erasure.flow` calls them."""
-
-
-def kill(paths, encoder, step, done, call=1):
-    """An erasure that is killed at a step, before it or when it is done."""
-    with patch.dict(run_deaths.SEAMS, {step: run_deaths.Seam(flow, step)}), dying([step], call, done) as killed:
-        erased(paths, encoder, users=["ann"], pins=["p5"])
-    assert killed == [step]
-
-
-@pytest.mark.slow
-def test_an_erasure_that_is_killed_is_ended_by_the_same_command(shop, encoder):
-    kill(shop, encoder, "materialize", False)
-    assert is_pending(shop)
-    assert erased(shop, encoder).resumed  # names need not be given again
-    assert_erased(shop, encoder)
-    assert len(encoder.texts) == 2
-
-
-@pytest.mark.slow
-def test_an_erasure_that_is_killed_again_and_again_gets_further(shop, encoder):
-    for step in STEPS:
-        if step != "end_pending":
-            kill(shop, encoder, step, step not in ("aggregate", "settle"))
-    assert erased(shop, encoder, users=["ann"], pins=["p5"]).resumed
-    assert_erased(shop, encoder)
-    assert len(encoder.texts) == 2
-
-
-def assert_erased(paths, encoder):
-    found = [place for place in check(paths, Subjects.of(users=["ann"], pins=["p5"])) if place.fails]
-    assert not found, found
-    assert log_rows(paths, current_release(paths).live_space) == dict.fromkeys(
-        [f"p{n}" for n in range(10) if n != 5], 1
-    )
-    assert run(paths, encoder).quiet
-    assert audit(paths).clean
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_at_every_step(shop, encoder, step, done):
-    kill(shop, encoder, step, done)
-    if step == "save_pending" and not done:
-        assert not is_pending(shop)
-    erased(shop, encoder, users=["ann"], pins=["p5"])
-    assert_erased(shop, encoder)
-    assert len(encoder.texts) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("call", range(1, 212, 10))
-def test_killed_anywhere(shop, encoder, call):
-    seams = [seam for seam in run_deaths.EVERYWHERE if seam != "publication"]
-    with dying(seams, call, call % 2 == 0), suppress(StoreError):  # as which the store raises what is raised in it
-        erased(shop, encoder, users=["ann"], pins=["p5"])
-    erased(shop, encoder, users=["ann"], pins=["p5"])
-    assert_erased(shop, encoder)
-
-
-def plant_rows(file, **row):
-    """A Parquet file of one row more, or a new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    old = pq.read_table(file) if file.is_file() else None
-    new = pa.Table.from_pylist([row], schema=old.schema if old else None)
-    pq.write_table(pa.concat_tables([old, new]) if old else new, file)
-
-
-def plant_point(paths, publish):
-    project = load_definitions(paths).project
-    payload = row_payload("pin_text", {"pin_id": "p5"}, 1, {"title": "back"})
-    with open_writer(paths.online) as store:
-        point = Point(point_id(project, "pin_text", {"pin_id": "p5"}), payload)
-        store.upsert(entity_collection(project, ["pin_id"]), [point])
-        if publish:
-            store.publish()
-
-
-def plant_ledger(paths, note):
-    with Ledger(paths) as ledger:
-        number = ledger.start_run("view:pin_text", vector_log.last_run(paths))
-        if not note:
-            ledger.doubt("view:query_stats", number, [QUERY.lower()])
-        ledger.finish_run(number, "repair", {"unknown": ["p5"]} if note else {})
-
-
-def plant_vector(paths):
-    space = current_release(paths).live_space
-    vector_log.append(paths, space, 999, 0, ["p5"], np.ones((1, 384), np.float16), ["0" * 32], [NOW], NOW)
-
-
-PLANTS = {
-    "valid tables": lambda paths: plant_rows(paths.valid / "board_saves.parquet", **save("ann", "p1", "back")),
-    "rejected rows": lambda paths: plant_rows(
-        paths.rejected / "judgments.parquet", query=" WEDDING\\x09arch", pin_id="p1"
-    ),
-    "view sources": lambda paths: plant_rows(
-        paths.views / "pin_engaged_queries.parquet", pin_id="p1", engaged_queries=[QUERY], event_timestamp=NOW
-    ),
-    "aggregate state": lambda paths: plant_rows(paths.aggregates / "kept.parquet", query=QUERY),
-    "history": lambda paths: plant_rows(paths.data / "history" / "1" / "pins.parquet", pin_id="p5"),
-    "captions": lambda paths: plant_rows(paths.captions / "fp" / "a.parquet", image_sha256="image5", caption="x"),
-    "samples": lambda paths: plant_rows(paths.samples / "october.parquet", query=QUERY.upper(), pin_id="p1"),
-    "labels": lambda paths: plant_rows(paths.labels / "version" / "part-000001.parquet", query="oak", pin_id="p5"),
-    "ledger": lambda paths: plant_ledger(paths, note=False),
-    "run notes": lambda paths: plant_ledger(paths, note=True),
-    "vector logs": plant_vector,
-    "store": lambda paths: plant_point(paths, publish=False),
-    "publications": lambda paths: plant_point(paths, publish=True),
-    "unfinished files": lambda paths: plant_rows(paths.data / "pin_versions" / ".part-1.parquet.tmp", pin_id="p5"),
-    "erasures begun": lambda paths: save_pending(paths, Pending(frozenset(["p5"]))),
-}
-
-
-@pytest.mark.slow
-def test_check_finds_what_is_planted_in_each_place(shop, encoder):
-    names = {"users": ["ann"], "pins": ["p5"], "queries": [QUERY]}
-    erased(shop, encoder, **names)
-    for plant in PLANTS.values():
-        plant(shop)
-    found = {place.name for place in check(shop, Subjects.of(**names)) if place.fails}
-    assert found == set(PLANTS)
-    erased(shop, encoder, **names)
-    assert [place for place in check(shop, Subjects.of(**names)) if place.fails] == []
-    assert audit(shop).clean
-
-
-@pytest.mark.slow
-def test_a_user_is_found_in_the_state_of_the_log(shop):
-    found = {place.name: place for place in check(shop, Subjects.of(users=["ann"]))}
-    assert found["aggregate state"].found >= 3  # one visit each
-    found = {place.name: place for place in check(shop, Subjects.of(users=["nobody"]))}
-    assert not any(place.found for place in found.values())
-
-
 @pytest.mark.slow
 def test_a_text_that_the_encoder_cannot_take_leaves_no_vector_of_the_former(shop, encoder):
     class Failing(CountingEncoder):
@@ -430,47 +228,13 @@ def test_the_options_of_the_last_aggregate_are_used_again(shop, encoder):
 
 
 @pytest.mark.slow
-def test_on_a_server(repo, encoder):
-    fake = FakeQdrant()
-    config = repo.root / "feature_store.yaml"
-    settings = yaml.safe_load(config.read_text())
-    settings["online_store"] = {"type": settings["online_store"]["type"], "url": fake.url, "timeout": 5}
-    config.write_text(yaml.safe_dump(settings))
-    try:
-        fill(repo, tables())
-        run(repo, encoder)
-        names = {"users": ["ann"], "pins": ["p5"], "queries": [SHARED_QUERY]}
-        before = {place.name: place for place in check(repo, Subjects.of(**names))}
-        assert before["store"].found > 2
-        assert before["publications"].found == 0
-        erased(repo, encoder, **names)
-        assert not any(place.fails for place in check(repo, Subjects.of(**names)))
-        assert audit(repo).clean
-    finally:
-        sessions.close_all()
-        fake.close()
-
-
-@pytest.mark.slow
-def test_a_name_that_only_reads_the_same_is_no_finding(shop, encoder):
-    """A user, a pin and a consumer of one name; a number in a note; a title that was searched for."""
-    write_raw(shop, "board_saves", [save("p3", "p1", "mine"), save("7", "p1", "mine")])
-    pin_space(shop, current_release(shop).live_space, "p3")
-    validate(shop)
-    aggregate(shop)
-    run(shop, encoder)
-    names = {"users": ["p3", "7"], "queries": ["oak shelf number 3"]}
-    erased(shop, encoder, **names)
-    found = {place.name: place for place in check(shop, Subjects.of(**names)) if place.found}
-    assert set(found) == {"raw tables", "manifests"}
-    assert not any(place.fails for place in found.values())
-    assert "only reads so" in found["manifests"].note
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("place", [name for name in PLANTS if name not in ("store", "publications")])
-def test_check_finds_what_is_planted_in_one_place_there_alone(shop, encoder, place):
-    names = {"users": ["ann"], "pins": ["p5"], "queries": [QUERY]}
-    erased(shop, encoder, **names)
-    PLANTS[place](shop)
-    assert [each.name for each in check(shop, Subjects.of(**names)) if each.fails] == [place]
+def test_on_a_server(repo, encoder, fake):
+    move_store(repo.root, fake.url, 5)
+    write_shop(repo)
+    names = {"users": ["ann"], "pins": ["p5"], "queries": [SHARED_QUERY]}
+    before = {place.name: place for place in check(repo, Subjects.of(**names))}
+    assert before["store"].found > 2
+    assert before["publications"].found == 0
+    erased(repo, encoder, **names)
+    assert not any(place.fails for place in check(repo, Subjects.of(**names)))
+    assert audit(repo).clean

@@ -5,9 +5,8 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from erase_shop import QUERY, SHARED_QUERY, fill, judged, tables, visit, write_raw
-from test_erase import plant_rows
-from test_labelling import CountingTeacher, put_sample
+from erase_shop import QUERY, SHARED_QUERY, fill, judged, plant_rows, tables, visit, write_raw
+from labelling_shop import CountingTeacher, put_sample
 
 from feature_repo import erased_pairs
 from feature_repo.erasures import Subjects
@@ -136,15 +135,14 @@ def test_files_without_it_are_not_touched(shop):
     assert {name for name, time in after.items() if time != before[name]} == having != set(before)
 
 
-@pytest.mark.parametrize(
-    ("place", "file"), [("samples", "samples/planted.parquet"), ("labels", "labels/old/part-000001.parquet")]
-)
 @pytest.mark.parametrize("names", [{"pins": ["p5"]}, {"queries": [QUERY]}], ids=["pin", "query"])
-def test_check_finds_what_is_planted(shop, place, file, names):
+def test_check_finds_what_is_planted(shop, names):
     erase(shop, Subjects.of(**names))
     assert failing(shop, **names) == set()
-    plant_rows(shop.data / file, query=QUERY.upper(), pin_id="p5")
-    assert failing(shop, **names) == {place}
+    plant_rows(shop.data / "samples/planted.parquet", query=QUERY.upper(), pin_id="p5")
+    assert failing(shop, **names) == {"samples"}
+    plant_rows(shop.data / "labels/old/part-000001.parquet", query=QUERY.upper(), pin_id="p5")
+    assert failing(shop, **names) == {"samples", "labels"}
     erase(shop, Subjects.of(**names))
     assert failing(shop, **names) == set()
 

@@ -285,3 +285,26 @@ def test_ablations_are_drawn_as_differences(tmp_path):
     assert without.read_bytes() != path.read_bytes()
     with pytest.raises(PinfeatherError, match="no difference is known"):
         draw_ablation({"unknown": bars["unknown"]}, tmp_path / "d.png", "", "")
+
+
+def test_only_missing_judgments_leave_a_baseline_without_levels(judged, held_out, pinfeather):
+    """Whatever else keeps the judgments from being read is told, and not taken for there being none."""
+    words = ["evaluate", "--repo", judged.root, "--pairs", held_out, "--scorer", "bm25", "--json"]
+    code, out, err = pinfeather(*words)
+    assert code == 0, err
+    assert json.loads(out)["accuracy"] is not None
+    (judged.views / "pin_relevance.parquet").unlink()
+    code, out, err = pinfeather(*words)
+    assert (code, out) == (1, "")
+    assert "pin_relevance.parquet does not exist yet: run `pinfeather aggregate" in err
+
+
+def test_damaged_judgments_are_one_message(judged, held_out, pinfeather):
+    file = judged.valid / "judgments.parquet"
+    file.write_bytes(file.read_bytes()[:200])
+    for words in (["--scorer", "zero-shot"], ["--pairs", held_out, "--scorer", "bm25"]):
+        code, out, err = pinfeather("evaluate", "--repo", judged.root, *words)
+        assert (code, out) == (1, "")
+        assert "Traceback" not in err
+        assert "judgments.parquet" in err
+        assert "replace the file that is named" in err

@@ -15,10 +15,9 @@ from materialize.stores.publication import open_writer
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
+def hats(written_pins):
     """Two pins written by run 1, one without text."""
-    run(catalogue.put("a", "red hat", description="wool").put("b", "blue hat").put("empty", None), encoder)
-    return catalogue
+    return written_pins({"a": {"title": "red hat", "description": "wool"}, "b": {"title": "blue hat"}, "empty": {}})
 
 
 def field(found, name):

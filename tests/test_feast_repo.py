@@ -5,31 +5,29 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from conftest import Catalogue, CountingEncoder
+from made_once import copied
 
 from materialize.audit import audit
 from materialize.run import RunOptions, materialize
 from materialize.stores.session import close_all
 from pinfeather.apply import apply_definitions
-from pinfeather.init import init_repository
 from serving_client import PinClient
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def adopted(tmp_path_factory):
-    """(catalogue, Feast store) of a repository in a folder that is called like our package."""
+def adopted(applied, tmp_path_factory):
+    """(catalogue, Feast store) of a repository in a folder that is called like our package, applied a second time."""
     from feast import FeatureStore
 
-    paths = init_repository(tmp_path_factory.mktemp("somewhere") / "feature_repo")
-    catalogue = Catalogue(paths)
+    catalogue = Catalogue(copied(applied.root, tmp_path_factory.mktemp("somewhere") / "feature_repo"))
     for number in range(12):
         catalogue.put(f"p{number}", f"hat number {number}", lang="de" if number % 2 else "en")
     catalogue.save()
-    apply_definitions(paths)
-    apply_definitions(paths)  # twice is once
-    materialize(paths, RunOptions(encoder=CountingEncoder()))
-    yield catalogue, FeatureStore(repo_path=str(paths.root))
+    apply_definitions(catalogue.paths)  # twice is once, and what was applied elsewhere is of here now
+    materialize(catalogue.paths, RunOptions(encoder=CountingEncoder()))
+    yield catalogue, FeatureStore(repo_path=str(catalogue.paths.root))
     close_all()
 
 

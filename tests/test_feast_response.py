@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from feast.online_response import OnlineResponse
 from feast_shop import LOCAL, NOON, Shop, entity_key, pinned, proto, statuses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +20,8 @@ pytest_plugins = ["feast_places"]
 
 def as_feast_gives(response: LateResponse) -> dict[str, Any]:
     """The same response's dict, made by Feast from a copy of its protos."""
+    from feast.online_response import OnlineResponse
+
     return OnlineResponse(copy.deepcopy(response).proto, response._feature_types).to_dict()
 
 

@@ -26,12 +26,9 @@ NOW = Catalogue.NOW
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
+def hats(written_pins):
     """Ten pins, written."""
-    for number in range(10):
-        catalogue.put(f"p{number}", f"hat {number}")
-    run(catalogue, encoder)
-    return catalogue
+    return written_pins({f"p{number}": {"title": f"hat {number}"} for number in range(10)})
 
 
 def write_online(paths, view, key, when, **features):
@@ -64,6 +61,7 @@ def grave_times(paths, pin):
     return {ids[row]: when for row, when in found.items()}
 
 
+@pytest.mark.slow
 def test_a_takedown_takes_rows_along_that_no_run_wrote(hats, encoder):
     paths, later = hats.paths, NOW + timedelta(hours=1)
     deleted = NOW + timedelta(days=1)
@@ -125,6 +123,7 @@ def test_a_deletion_is_carried_out_again_after_the_pin_was_back(hats, encoder):
     assert row_of(hats.paths, "pin_captions", "p3") is None
 
 
+@pytest.mark.slow
 def test_a_takedown_counts_although_its_row_breaks_the_contract(hats, encoder):
     deleted = NOW + timedelta(hours=2)
     hats.put("p1", "hat 1", description="x" * 20001, deleted_at=deleted, event_timestamp=NOW)
@@ -161,6 +160,7 @@ def test_graves_come_back_after_the_store_was_lost(hats, encoder, way):
     assert audit(hats.paths).clean
 
 
+@pytest.mark.slow
 def test_a_pin_that_leaves_while_a_shard_is_lost_is_buried(hats, encoder):
     (shard,) = (hats.paths.ledger / "view--pin_text").glob("shard*")
     shard.unlink()
@@ -172,6 +172,7 @@ def test_a_pin_that_leaves_while_a_shard_is_lost_is_buried(hats, encoder):
     assert audit(hats.paths).clean
 
 
+@pytest.mark.slow
 def test_a_damaged_note_of_deletions_stops_no_run(hats, encoder):
     run(hats.put("p3", "hat", deleted_at=NOW), encoder)
     (shard,) = (hats.paths.ledger / "pins--deleted").glob("shard*")

@@ -32,13 +32,9 @@ WRITE_ROWS = """plain = materialize.ledger.Ledger.write
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
+def hats(written_pins):
     """Twelve pins, written."""
-    for number in range(12):
-        catalogue.put(f"p{number}", f"hat {number}")
-    run(catalogue, encoder)
-    encoder.calls = []
-    return catalogue
+    return written_pins({f"p{number}": {"title": f"hat {number}"} for number in range(12)})
 
 
 def clean(paths):

@@ -130,7 +130,7 @@ def test_exploration_takes_its_places_and_no_others(broad, tower):
 
 
 def test_exploration_reaches_interests_that_do_not_lead(client, monkeypatch):
-    monkeypatch.setattr("serving_client.home_feed.LEADING", 1)
+    monkeypatch.setattr("serving_client.lists.home_feed.LEADING", 1)
     recent = ["sofa0", "sofa1", "fern0", "pasta0"]
     plain = client.home_feed(recent, 10, exploration=0)
     assert {hit.because for hit in plain.hits} == {plain.interests[0].pin_id}
@@ -183,7 +183,7 @@ def test_near_duplicates_of_recent_pins_are_left_out_and_of_each_other_folded(cl
 
 
 def test_only_the_newest_recent_pins_make_interests_and_all_are_left_out(client, monkeypatch):
-    monkeypatch.setattr("serving_client.home_feed.RECENT_PINS", 2)
+    monkeypatch.setattr("serving_client.lists.home_feed.RECENT_PINS", 2)
     feed = client.home_feed(["sofa0", "sofa0", "sofa1", "fern0", "pasta0"], 30, exploration=0)
     assert feed.found.tolist() == [True, True, True, False, False]
     assert {pin for interest in feed.interests for pin in interest.pins} == {"sofa0", "sofa1"}

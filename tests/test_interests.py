@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from serving_client.clusters import medoid, ward_clusters
-from serving_client.diversity import DUPLICATE, Diversifier, Pool
-from serving_client.interests import SmoothTurns, interests, newest_first
+from serving_client.lists.clusters import medoid, ward_clusters
+from serving_client.lists.diversity import DUPLICATE, Diversifier, Pool
+from serving_client.lists.interests import SmoothTurns, interests, newest_first
 
 few = settings(max_examples=60, deadline=None)
 

@@ -3,9 +3,8 @@
 import hashlib
 
 import pytest
-import yaml
 from conftest import CountingEncoder
-from fake_qdrant import FakeQdrant, Waits
+from fake_qdrant import Waits, move_store
 from run_deaths import dying
 from test_materialize import run
 
@@ -16,11 +15,11 @@ from materialize.places import read_store
 from materialize.points import pin_point_id
 from materialize.releases import current_release
 from materialize.run import RunOptions, materialize
-from materialize.stores import session as sessions
 from materialize.stores.errors import StoreUnavailableError
 from materialize.stores.layout import entity_collection, point_id
 
 pytestmark = pytest.mark.slow
+pytest_plugins = ("server_fixtures",)
 
 
 def in_scan_order(pins):
@@ -53,20 +52,9 @@ def waits(monkeypatch):
 
 
 @pytest.fixture
-def fake():
-    server = FakeQdrant()
-    yield server
-    sessions.close_all()
-    server.close()
-
-
-@pytest.fixture
 def on_server(catalogue, fake, waits):
     """Twelve pins on the fake server; then the source has one edited, one added, two deleted: two points a write."""
-    config = catalogue.paths.root / "feature_store.yaml"
-    known = yaml.safe_load(config.read_text())
-    known["online_store"] = {"type": known["online_store"]["type"], "url": fake.url, "timeout": 1}
-    config.write_text(yaml.safe_dump(known))
+    move_store(catalogue.paths.root, fake.url, 1)
     for number in range(12):
         catalogue.put(f"p{number}", f"hat {number}")
     run(catalogue, CountingEncoder())

@@ -343,7 +343,7 @@ class Repository(RuleBasedStateMachine):
 
 @pytest.mark.parametrize(
     ("examples", "steps"),
-    [pytest.param(3, 8, id="small"), pytest.param(25, 20, id="large", marks=pytest.mark.slow)],
+    [pytest.param(2, 6, id="small"), pytest.param(25, 20, id="large", marks=pytest.mark.slow)],
 )
 def test_everything_agrees_after_the_next_run(catalogue, encoder, monkeypatch, examples: int, steps: int) -> None:
     monkeypatch.setattr("materialize.run.BATCH_TEXTS", BATCH)

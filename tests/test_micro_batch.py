@@ -8,8 +8,8 @@ import pytest
 from test_query_cache import Encode, loaded, vector_of, wait_for
 
 from feature_repo.text import query_digest
-from serving_client.micro_batch import MAX_BATCH, Job
-from serving_client.query_cache import QueryCache
+from serving_client.queries.micro_batch import MAX_BATCH, Job
+from serving_client.queries.query_cache import QueryCache
 from serving_client.stages import DeadlineError, deadline, listening, seconds_left
 
 LIMIT = 20

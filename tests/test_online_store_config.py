@@ -175,6 +175,7 @@ docs = FeatureView(name="docs", entities=[pin], schema=[key, vector], source=sou
 """
 
 
+@pytest.mark.slow
 def test_feasts_own_commands(tmp_path: Path) -> None:
     """Plan, apply, apply without a view, teardown, from another working directory."""
     repo = tmp_path / "repo"

@@ -145,10 +145,17 @@ class Views(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+MEMORY, EDGE = {"path": ":memory:"}, {"path": "data/online", "publish_interval": 3600}
+
+
 @pytest.mark.parametrize(
     ("options", "examples", "steps"),
-    [({"path": ":memory:"}, 12, 20), ({"path": "data/online", "publish_interval": 3600}, 6, 10)],
-    ids=["memory", "edge"],
+    [
+        pytest.param(MEMORY, 8, 12, id="memory"),
+        pytest.param(EDGE, 3, 8, id="edge"),
+        pytest.param(MEMORY, 40, 20, id="memory-large", marks=pytest.mark.slow),
+        pytest.param(EDGE, 15, 15, id="edge-large", marks=pytest.mark.slow),
+    ],
 )
 def test_no_other_view_changes(options: dict[str, Any], examples: int, steps: int) -> None:
     machine = type("Machine", (Views,), {"options": options})

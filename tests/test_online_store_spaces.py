@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from conftest import Catalogue, CountingEncoder
 from feast_shop import NOON, Shop, entity_key, pinned, proto
+from made_once import moved
 
 from materialize.stores import layout
 from materialize.stores import session as sessions
@@ -136,18 +137,13 @@ class TestThreeWriters:
     """A feature row is the same whether `feast materialize`, a push or our materializer wrote it."""
 
     @pytest.fixture
-    def writers(self, tmp_path: Path) -> Iterator[Any]:
+    def writers(self, applied: Any, tmp_path: Path) -> Iterator[Any]:
         from feast import FeatureStore
 
-        from pinfeather.apply import apply_definitions
-        from pinfeather.init import init_repository
-
-        repo = init_repository(tmp_path / "repo")
-        catalogue = Catalogue(repo)
+        catalogue = Catalogue(moved(applied.root, tmp_path / "repo"))
         catalogue.put("p1", "Oak shelf", lang="en", created_at=datetime(2024, 5, 6, tzinfo=UTC))
         catalogue.put("p2", "Étagère 🌿", description="", lang="fr").put("p3", None, country=None).save()
-        apply_definitions(repo)
-        yield repo, FeatureStore(repo_path=str(repo.root))
+        yield catalogue.paths, FeatureStore(repo_path=str(catalogue.paths.root))
         sessions.close_all()
 
     def test_rows_are_equal(self, writers: Any) -> None:

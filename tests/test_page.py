@@ -7,6 +7,7 @@ from client_catalogue import WordEncoder
 from page_reader import HOSTILE
 
 from feature_repo.errors import UsageError
+from materialize.releases import current_release
 from serving_client import PinClient
 from serving_client.http.page import FILES, FOLDER, INDEX, read_file
 
@@ -238,6 +239,45 @@ def test_two_scorers_stand_side_by_side_with_marks_of_what_moved(page, page_shop
     both = len(set(one) & set(other))
     assert page.text(".summary").startswith(f"{both} of {20 - both} pins are in both lists")
     page.shown("scorer2=zero-shot")
+
+
+def test_two_lists_grow_together_and_marks_hold_for_all_of_them(page, page_shop):
+    page.open(q="velvet sofa", compare="yes", scorer2="zero-shot").told("Two lists for")
+    first = page.pins(".column:first-child")
+    page.one("#pages a[rel=next]").click()
+    page.told("Two lists of up to 20 pins for")
+    one, other = page.pins(".column:first-child"), page.pins(".column:last-child")
+    with PinClient(page_shop.root, encoder=WordEncoder()) as client:
+        for pins, scorer in ((one, "student"), (other, "zero-shot")):
+            assert pins == [hit.pin_id for hit in client.search("velvet sofa", 20, scorer=scorer).hits]
+    assert one[:10] == first
+    marks = page.js("return [...document.querySelectorAll('.column:first-child .mark')].map((e) => e.textContent)")
+    assert marks == [_mark(here, other.index(pin) if pin in other else None) for here, pin in enumerate(one)]
+    assert page.js("return document.activeElement.dataset.related") == one[10]
+    page.driver.refresh()
+    page.told("Two lists of up to 20 pins for")
+    page.one("#pages a:not([rel])").click()
+    page.told("Two lists for")
+    assert page.pins(".column:first-child") == first
+    page.open(q="velvet sofa", compare="yes", scorer2="zero-shot", rank="-3").told("Two lists for")
+    page.open(q="velvet sofa", compare="yes", scorer2="zero-shot", rank="999999").told("Two lists of up to 1000 pins")
+    page.gone("#pages a[rel=next]")
+
+
+def test_pins_of_the_second_list_are_related_in_its_space(page, page_shop):
+    live = current_release(page_shop).live_space
+    page.open(q="velvet sofa", compare="yes", scorer2="zero-shot", space2=live).told("Two lists")
+    page.one(".column:last-child [data-related]").click()
+    page.one("dialog[open] .pin")
+    page.shown("side=B")
+    assert page.asked("related-pins") == [live]
+    page.one("dialog [data-related]").click()  # on from there in the same space
+    page.until(lambda: page.asked("related-pins") == [live, live], "the panel left the space of its list")
+    page.one("#related-close").click()
+    page.gone("dialog")
+    page.one(".column:first-child [data-related]").click()
+    page.one("dialog[open] .pin")
+    assert page.asked("related-pins")[2:] == [None]
 
 
 def _mark(here, there):

@@ -85,7 +85,7 @@ def test_a_quarantined_text_is_tried_again_when_asked(catalogue, encoder):
     assert quarantined(catalogue.paths, counts.space) == {}
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+@pytest.mark.parametrize("value", [np.nan, *(pytest.param(value, marks=pytest.mark.slow) for value in (np.inf, 0.0))])
 def test_a_vector_that_is_none_is_poison_and_costs_no_halving(catalogue, value):
     encoder = Poisonable(how=value)
     counts = run(fill(catalogue, "hat 0", BAD, "hat 2"), encoder)
@@ -141,6 +141,7 @@ def test_many_poison_texts_in_a_row_stop_nothing(catalogue):
     assert (found.clean, found.quarantined) == (True, len(poison)), found
 
 
+@pytest.mark.slow
 def test_many_vectors_that_are_none_cost_one_probe(catalogue):
     encoder = Poisonable(how=np.nan)
     counts = run(fill(catalogue, *(f"{BAD} {number}" for number in range(3 * GIVE_UP_AFTER))), encoder)
@@ -163,6 +164,7 @@ def test_an_encoder_that_fails_on_everything_ends_the_run_and_quarantines_nothin
     assert run(catalogue, CountingEncoder()).new == 64
 
 
+@pytest.mark.slow
 def test_an_encoder_that_breaks_on_the_way_keeps_what_was_committed(catalogue, monkeypatch):
     monkeypatch.setattr("materialize.run.BATCH_TEXTS", 4)
     fill(catalogue, *(f"hat {number}" for number in range(32)))
@@ -177,6 +179,7 @@ def test_an_encoder_that_breaks_on_the_way_keeps_what_was_committed(catalogue, m
     assert audit(catalogue.paths).clean
 
 
+@pytest.mark.slow
 def test_a_broken_encoder_is_told_from_poison_where_few_pins_are_written(catalogue):
     with pytest.raises(EncoderFailedError, match="a harmless one too"):
         run(fill(catalogue, "hat 0", "hat 1"), Poisonable(bad=lambda text: True))

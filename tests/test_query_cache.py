@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from feature_repo.errors import UsageError
 from feature_repo.text import query_digest
-from serving_client.query_cache import ENTRY_OVERHEAD, QueryCache, entry_bytes
+from serving_client.queries.query_cache import ENTRY_OVERHEAD, QueryCache, entry_bytes
 
 DIMENSION = 4
 

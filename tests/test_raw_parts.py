@@ -7,7 +7,7 @@ from datetime import timedelta
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_validation import NOW, THEN, good_pins, put, rejected, valid
+from raw_tables import NOW, THEN, good_pins, put, rejected, valid
 
 from feature_repo.contracts import CONTRACTS
 from feature_repo.erasures import Subjects, record

@@ -114,6 +114,7 @@ def test_quarantine_and_metrics_go_with_their_space(hats, titles, encoder):  # n
     assert f'space="{current_release(hats.paths).live_space}"' in text
 
 
+@pytest.mark.slow
 def test_a_pin_that_is_deleted_leaves_a_space_whose_drop_was_killed(hats, titles, encoder, tmp_path):  # noqa: F811
     change_space(hats.paths, titles, lambda space: replace(space, status=Status.DROPPING))
     assert vectors_in(hats.paths, titles, "p3")[0] is not None

@@ -19,12 +19,9 @@ INVALID = "x" * 20_001
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
+def hats(written_pins):
     """Twelve pins, written."""
-    for number in range(12):
-        catalogue.put(f"p{number}", f"hat {number}")
-    run(catalogue, encoder)
-    return catalogue
+    return written_pins({f"p{number}": {"title": f"hat {number}"} for number in range(12)})
 
 
 def lose_store(paths):
@@ -37,6 +34,7 @@ def vector_of(paths, pin_id):
     return vector
 
 
+@pytest.mark.slow
 def test_a_quarantined_pin_comes_back_from_the_log(hats):
     before = vector_of(hats.paths, "p1")
     run(hats.put("p1", BAD), Poisonable())
@@ -73,7 +71,7 @@ def test_a_pin_that_turns_out_to_be_poison_after_the_store_was_lost_keeps_its_ve
     assert audit(hats.paths).clean
 
 
-@pytest.mark.parametrize("first", ["restore", "run"])
+@pytest.mark.parametrize("first", ["restore", pytest.param("run", marks=pytest.mark.slow)])
 def test_a_held_pin_comes_back_from_the_log(hats, encoder, first):
     before = vector_of(hats.paths, "p1")
     assert run(hats.put("p1", "hat 1", description=INVALID), encoder).held == 1
@@ -118,6 +116,7 @@ def test_a_held_pin_that_a_killed_run_was_writing_agrees_with_the_log(hats, enco
     assert audit(hats.paths).clean
 
 
+@pytest.mark.slow
 def test_rows_of_held_pins_survive_where_others_of_the_view_were_lost(hats, encoder):
     hats.put("p1", "hat 1", description=INVALID).save()
     with Ledger(hats.paths) as ledger:  # as after the store lost some row of the view

@@ -80,6 +80,7 @@ def test_only_touches_nothing_else(hats, encoder):
     assert audit(hats.paths).clean
 
 
+@pytest.mark.slow
 def test_only_on_a_first_run_writes_these_pins_alone(hats, encoder):
     run(hats, encoder, only=frozenset({"p3"}))
     assert encoder.texts == ["hat 3"]
@@ -88,6 +89,7 @@ def test_only_on_a_first_run_writes_these_pins_alone(hats, encoder):
     assert run(hats, encoder).new == 9
 
 
+@pytest.mark.slow
 def test_only_rewrites_a_view_in_whole_whose_rows_it_had_to_delete(hats, encoder):
     run(hats, encoder)
     (shard,) = (hats.paths.ledger / "view--pin_text").glob("*.parquet")
@@ -97,6 +99,7 @@ def test_only_rewrites_a_view_in_whole_whose_rows_it_had_to_delete(hats, encoder
     assert audit(hats.paths).clean
 
 
+@pytest.mark.slow
 def test_a_partial_run_does_not_vouch_for_the_rows_that_it_left_out(hats, encoder, monkeypatch):
     run(hats, encoder)
     monkeypatch.setattr("materialize.plan.LEXICAL_VERSION", 99)
@@ -138,6 +141,7 @@ def test_a_run_that_is_asked_to_stop_before_it_writes_writes_nothing(hats, encod
     assert run(hats, encoder).new == 10
 
 
+@pytest.mark.slow
 def test_feature_rows_stop_too_and_go_on_later(hats, encoder):
     asked = []
 
@@ -171,7 +175,7 @@ STOPPABLE = """
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_the_command_after_the_batch_under_way(hats, encoder, number):
     script = textwrap.dedent(STOPPABLE.format(tests=str(Path(__file__).parent), repo=str(hats.paths.root)))
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -250,6 +254,7 @@ def test_a_failed_run_says_how_long_it_took_and_what_is_left(hats, monkeypatch):
     assert row["rate"] > 0
 
 
+@pytest.mark.slow
 def test_runs_that_wrote_nothing_say_how_long_they_took_and_what_is_left(hats, encoder):
     run(hats, encoder, stop=lambda: True)
     run(hats, encoder)

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from client_catalogue import WordEncoder
+from labelling_shop import CountingTeacher, chances, put_sample
 from test_client_scores import judged  # noqa: F401, a fixture
-from test_labelling import CountingTeacher, chances, put_sample
 
 from feature_repo.errors import PinfeatherError, UsageError
 from materialize.releases import current_release

@@ -1,134 +1,21 @@
 """The scan against a plain Python model: what changed, over many files, buckets, kinds of keys and sizes of spill."""
 
-import os
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from conftest import examples, random_examples
 from hypothesis import strategies as st
+from scan_world import NONE, NOW, SPACE, VIEWS, World, make_small
 
-from feature_repo.errors import PinfeatherError
-from feature_repo.paths import RepoPaths
-from feature_repo.pin_text import DEFAULT_TEMPLATE
-from materialize import changed, sources, spill
-from materialize.definitions import RepoDefinitions, ViewDefinition
+from materialize import sources, spill
 from materialize.ledger import DOUBTFUL_RAW, Ledger
 from materialize.plan import Kind, open_pin_scan, pin_changes
-from materialize.points import ledger_entries
-from materialize.scan import WRITTEN, FeatureScan, connect, raw_engine, view_source
-from materialize.spaces import Space
-
-NOW = datetime(2026, 10, 1, tzinfo=UTC)
-NONE = frozenset()
-VIEWS = {
-    "pin_text": {"title": "string", "description": "string", "lang": "string", "country": "string"},
-    "pin_captions": {"caption": "string", "captioner": "string"},
-    "pin_board_titles": {"board_titles": "string_list"},
-    "pin_link_text": {"link_title": "string", "link_description": "string"},
-}
-SPACE = Space("space", 8, "packaged", "none", ("none",), DEFAULT_TEMPLATE.without("engaged_queries"), {})
-_TYPES = {"string": pa.string(), "string_list": pa.list_(pa.string()), "int64": pa.int64()}
+from materialize.scan import WRITTEN, FeatureScan, connect
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Buckets of a few rows, and a spill that writes everything to disk."""
-    monkeypatch.setattr(sources, "BUCKET_ROWS", 3)
-    monkeypatch.setattr(spill, "_HELD_BYTES", 1)
-    monkeypatch.setattr(changed, "BATCH_ROWS", 5)
-    monkeypatch.setattr(changed, "_WANTED_ROWS", 2)
-
-
-class World:
-    """View sources that a test edits, a ledger, and what a scan says of them."""
-
-    def __init__(self, folder, views=VIEWS, keys=("pin_id",), key_type=None):
-        self.folder, self.paths = folder, RepoPaths(folder / "repo")
-        self.key_type = key_type or pa.string()
-        self.views = {}
-        for name, features in views.items():
-            features = dict(features) | ({"created_at": "unix_timestamp"} if name == "pin_text" else {})
-            columns = {column: column for column in (*keys, *features)}
-            source = str(folder / name / "*.parquet")
-            self.views[name] = ViewDefinition(
-                name, keys, features, columns, source, "event_timestamp", "created_timestamp", None, True, {}
-            )
-
-    @property
-    def definitions(self):
-        return RepoDefinitions("test", self.views, {})
-
-    def save(self, name, rows, files=1):
-        """Write ``rows`` of a view, dealt out to ``files`` files."""
-        view = self.views[name]
-        kinds = {**_TYPES, "unix_timestamp": pa.timestamp("us", "UTC")}
-        schema = pa.schema(
-            [
-                *((key, self.key_type) for key in view.join_keys),
-                *((feature, kinds[kind]) for feature, kind in view.features.items()),
-                ("event_timestamp", pa.timestamp("us", "UTC")),
-                ("created_timestamp", pa.timestamp("us", "UTC")),
-            ]
-        )
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        for path in folder.glob("*"):
-            path.unlink()
-        rows = [{"event_timestamp": NOW, "created_timestamp": NOW, **row} for row in rows]
-        for file in range(files):
-            pq.write_table(pa.Table.from_pylist(rows[file::files], schema=schema), folder / f"{file}.parquet")
-        return self
-
-    def pins(self, pins, files=1):
-        """Save all four views out of pin id to fields; a view whose fields are missing has no row."""
-        for name, view in self.views.items():
-            rows = [
-                {"pin_id": pin, **{feature: fields.get(feature) for feature in view.features}}
-                | {stamp: fields[stamp] for stamp in ("event_timestamp", "created_timestamp") if stamp in fields}
-                for pin, fields in pins.items()
-                if name == "pin_text" or any(feature in fields for feature in view.features)
-            ]
-            self.save(name, rows, files)
-        return self
-
-    def scan(self, write=False, held=NONE):
-        """(kinds of the pins that differ, gone, unchanged) of the pins; with ``write`` the ledger then has them."""
-        with Ledger(self.paths) as ledger, connect(self.paths.ledger) as con:
-            scan = open_pin_scan(con, self.definitions, SPACE, ledger, held)
-            batches = list(pin_changes(scan, SPACE))
-            kinds = {change.pin_id: change.kind for batch in batches for change in batch}
-            assert sum(map(len, batches)) == len(kinds)
-            again = [change.pin_id for batch in pin_changes(scan, SPACE) for change in batch]
-            assert sorted(again) == sorted(kinds)  # a run goes through it twice: to count and to write
-            if write:
-                for batch in batches:
-                    ledger.write(SPACE.name, 1, ledger_entries(batch))
-                ledger.remove(SPACE.name, 1, [key for key, _, _ in scan.gone])
-                ledger.set_engine(SPACE.name, raw_engine())
-                ledger.fold(SPACE.name)
-            return kinds, [key for key, _, _ in scan.gone], scan.unchanged
-
-    def rows(self, name, write=False, held=NONE):
-        """(changed rows by key, gone keys) of a view; with ``write`` the ledger then has them."""
-        space = f"view:{name}"
-        with Ledger(self.paths) as ledger, connect(self.paths.ledger) as con:
-            scan = FeatureScan(con, self.views[name], ledger.of(space), held)
-            batches = list(scan.changes())
-            rows = {row["key"]: row for batch in batches for row in batch.to_pylist()}
-            assert scan.changed == len(rows) == sum(batch.num_rows for batch in batches)
-            if write:
-                for batch in batches:
-                    blank = {"text_fp": pa.nulls(batch.num_rows, pa.binary(16))}
-                    blank["payload_fp"] = pa.nulls(batch.num_rows, pa.uint64())
-                    kept = {column: batch[column] for column in ("key", "raw", "event_timestamp")}
-                    ledger.write(space, 1, pa.table({**kept, **blank}))
-                ledger.remove(space, 1, scan.gone)
-                ledger.fold(space)
-            return rows, scan.gone
+    make_small(monkeypatch)
 
 
 @pytest.fixture
@@ -169,22 +56,22 @@ def meaning(pin):
     ]
 
 
-@settings(max_examples=25, deadline=None)
-@given(before=pin_sets, after=pin_sets, files=st.integers(1, 4))
-def test_exactly_what_differs_is_found(tmp_path_factory, before, after, files):
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sources, "BUCKET_ROWS", 2)
-    patch.setattr(spill, "_HELD_BYTES", 1)
-    try:
+@examples(8, 100)
+def test_exactly_what_differs_is_found(tmp_path_factory, monkeypatch, examples):
+    monkeypatch.setattr(sources, "BUCKET_ROWS", 2)
+    monkeypatch.setattr(spill, "_HELD_BYTES", 1)
+
+    @random_examples(examples, pin_sets, pin_sets, st.integers(1, 4))
+    def check(before, after, files):
         world = World(tmp_path_factory.mktemp("world"))
         assert set(world.pins(before, files).scan(write=True)[0]) == set(before)
         kinds, gone, unchanged = world.pins(after).scan()
-    finally:
-        patch.undo()
-    same = {pin for pin in before.keys() & after.keys() if meaning(before[pin]) == meaning(after[pin])}
-    assert set(kinds) == after.keys() - same
-    assert gone == sorted(before.keys() - after.keys())
-    assert unchanged == len(same)
+        same = {pin for pin in before.keys() & after.keys() if meaning(before[pin]) == meaning(after[pin])}
+        assert set(kinds) == after.keys() - same
+        assert gone == sorted(before.keys() - after.keys())
+        assert unchanged == len(same)
+
+    check()
 
 
 def test_many_buckets_and_files_find_one_edit_each(world, small):
@@ -256,78 +143,6 @@ def test_raw_fingerprints_of_all_pins_differ(world):
     assert DOUBTFUL_RAW not in raws
 
 
-def test_the_latest_row_of_a_key_wins_whatever_the_order(world, small):
-    later, latest = NOW + timedelta(seconds=1), NOW + timedelta(seconds=2)
-    rows = [
-        {"pin_id": f"p{n}", "title": title, "event_timestamp": event, "created_timestamp": created}
-        for n in range(5)
-        for title, event, created in [
-            ("old", NOW, latest),
-            ("no", later, NOW),
-            ("yes", later, later),
-            ("null", later, None),
-        ]
-    ]
-    world.save("pin_text", rows)
-    found, _ = world.rows("pin_text", write=True)
-    assert {row["title"] for row in found.values()} == {"yes"}
-    assert {row["event_timestamp"] for row in found.values()} == {later}
-    world.save("pin_text", rows[::-1], files=3)
-    assert world.rows("pin_text") == ({}, [])
-
-
-def test_among_equal_times_the_same_row_wins_in_any_order(world):
-    rows = [{"pin_id": "a", "title": title} for title in ("one", "two", "three")]
-    world.save("pin_text", rows)
-    world.rows("pin_text", write=True)
-    world.save("pin_text", rows[::-1], files=2)
-    assert world.rows("pin_text") == ({}, [])
-
-
-def test_a_key_with_many_rows_is_read_in_pieces(world, monkeypatch):
-    monkeypatch.setattr(sources, "BUCKET_ROWS", 1)
-    monkeypatch.setattr(sources, "_STREAM_ROWS", 2)
-    rows = [{"pin_id": "a", "title": f"{n}", "event_timestamp": NOW + timedelta(seconds=n % 50)} for n in range(100)]
-    world.save("pin_text", rows)
-    found, _ = world.rows("pin_text", write=True)
-    assert found["a"]["title"] in ("49", "99")
-    assert world.rows("pin_text") == ({}, [])
-
-
-def test_rows_without_key_or_time_are_no_rows(world):
-    world.save("pin_text", [{"pin_id": None, "title": "a"}, {"pin_id": "b", "event_timestamp": None}, {"pin_id": "c"}])
-    assert list(world.rows("pin_text")[0]) == ["c"]
-    world.save("pin_captions", []).save("pin_board_titles", []).save("pin_link_text", [])
-    assert set(world.scan()[0]) == {"c"}
-
-
-@pytest.mark.parametrize("kind", [pa.int64(), pa.int32(), pa.date32()])
-def test_join_keys_of_other_types_are_json(tmp_path, kind, small):
-    world = World(tmp_path, {"counts": {"title": "string"}}, keys=("number",), key_type=kind)
-    world.save("counts", [{"number": n, "title": f"{n}"} for n in range(10)])
-    found, _ = world.rows("counts", write=True)
-    assert len(found) == 10
-    if kind != pa.date32():
-        assert "[7]" in found
-        with connect() as con:
-            assert view_source(con, world.views["counts"]).entity("[7]") == {"number": 7}
-    world.save("counts", [{"number": n, "title": f"{n + n // 9}"} for n in range(1, 10)], files=2)
-    changed_rows, gone = world.rows("counts")
-    assert (len(changed_rows), len(gone)) == (1, 1)
-
-
-def test_composite_keys(tmp_path, small):
-    world = World(tmp_path, {"pairs": {"title": "string"}}, keys=("query", "pin_id"))
-    pairs = [("a", "bc"), ("ab", "c"), ("", "abc"), ('"', ","), ("é", "\u2028")]
-    world.save("pairs", [{"query": query, "pin_id": pin, "title": "x"} for query, pin in pairs])
-    found, _ = world.rows("pairs", write=True)
-    assert '["a","bc"]' in found
-    assert len(found) == 5
-    assert world.rows("pairs") == ({}, [])
-    world.save("pairs", [{"query": query, "pin_id": pin, "title": "x"} for query, pin in pairs[1:]])
-    assert world.rows("pairs", held=frozenset(["bc"])) == ({}, ['["a","bc"]'])
-
-
 def test_held_pins_are_not_gone(world):
     world.pins(catalogue(6)).scan(write=True)
     world.rows("pin_text", write=True)
@@ -373,42 +188,3 @@ def test_a_row_that_leaves_between_the_passes_is_left_to_the_next_run(world):
         assert set(found) == {"pin 1", "pin 2"}
         assert found["pin 1"] == "another hat"
         assert {key for batch in rows.changes() for key in batch["key"].to_pylist()} == {"pin 1", "pin 2"}
-
-
-def test_files_with_other_columns_are_an_error(world):
-    world.pins(catalogue(4))
-    pq.write_table(pa.table({"pin_id": ["x"], "other": ["y"]}), world.folder / "pin_captions" / "9.parquet")
-    with pytest.raises(PinfeatherError, match=r"source cannot be read.*9\.parquet"):
-        world.scan()
-
-
-def test_a_view_that_lacks_a_column_says_which(world):
-    world.pins(catalogue(4))
-    pq.write_table(pa.table({"pin_id": ["x"]}), world.folder / "pin_captions" / "0.parquet")
-    with pytest.raises(PinfeatherError, match=r"pin_captions .*no column 'caption'.*'pin_id'"):
-        world.scan()
-
-
-def test_views_and_features_that_the_text_needs(world):
-    world.pins(catalogue(4))
-    kept = world.views.pop("pin_captions")
-    with pytest.raises(PinfeatherError, match="no feature view 'pin_captions'"):
-        world.scan()
-    world.views["pin_captions"] = ViewDefinition(**{**kept.__dict__, "features": {"captioner": "string"}})
-    with pytest.raises(PinfeatherError, match="pin_captions has no feature 'caption'"):
-        world.scan()
-
-
-def test_the_folder_of_a_killed_scan_goes_with_the_next(tmp_path):
-    script = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom materialize.scan import connect\n"
-        "with connect(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, env=os.environ)
-    (left,) = tmp_path.iterdir()
-    with connect(tmp_path):
-        (mine,) = tmp_path.iterdir()
-        assert mine != left
-        with connect(tmp_path):
-            assert len(list(tmp_path.iterdir())) == 2
-    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from client_catalogue import WHEN, WordEncoder, copy_of
+from conftest import Catalogue
 from hypothesis import given
 from hypothesis import strategies as st
 from test_client_scores import student
@@ -112,16 +113,20 @@ def test_a_space_without_words_is_searched_by_vector_and_says_so(old_space, towe
 
 
 @pytest.fixture
-def flagged(catalogue):
+def flagged(written_pins):
     """Five pins: two safe, one not, two that nobody judged; one a day, the first the newest."""
-    for number, safe in enumerate([True, True, False, None, None]):
-        when = catalogue.NOW - timedelta(days=number)
-        catalogue.put(
-            f"p{number}", f"oak shelf {number}", safe=safe, created_at=when, lang="de" if number == 1 else "en"
-        )
-    catalogue.save()
-    materialize(catalogue.paths, RunOptions(encoder=WordEncoder()))
-    return catalogue
+    return written_pins(
+        {
+            f"p{number}": {
+                "title": f"oak shelf {number}",
+                "safe": safe,
+                "created_at": Catalogue.NOW - timedelta(days=number),
+                "lang": "de" if number == 1 else "en",
+            }
+            for number, safe in enumerate([True, True, False, None, None])
+        },
+        WordEncoder,
+    )
 
 
 def test_filters_hold_for_what_vector_and_words_find(flagged, tower):

@@ -19,10 +19,10 @@ from feature_repo.text import QUERY_CHARACTERS, canonical_query
 from materialize.stores.feast_text import document_vector
 from materialize.stores.port import And, Match, Range
 from materialize.words import pin_words, query_words
-from serving_client.blending import ORDINARY_CLICKS, ORDINARY_SAVES, blended, engagement_prior
-from serving_client.cursors import Cursor, digest_of, place_of
 from serving_client.filters import filter_of
-from serving_client.retrieval import fused
+from serving_client.search.blending import ORDINARY_CLICKS, ORDINARY_SAVES, blended, engagement_prior
+from serving_client.search.cursors import Cursor, digest_of, place_of
+from serving_client.search.retrieval import fused
 
 LEVELS = st.floats(1, 5)
 

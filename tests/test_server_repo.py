@@ -5,8 +5,7 @@ Here the server is the FAKE of fake_qdrant.py; with QDRANT_URL (or a `qdrant` on
 
 import numpy as np
 import pytest
-import yaml
-from fake_qdrant import FakeQdrant
+from fake_qdrant import FakeQdrant, move_store
 
 from materialize.audit import audit
 from materialize.places import open_store, place_of
@@ -33,10 +32,7 @@ def server_url(request):
 @pytest.fixture
 def on_server(catalogue, server_url):
     """The catalogue of a repository on that server."""
-    config = catalogue.paths.root / "feature_store.yaml"
-    settings = yaml.safe_load(config.read_text())
-    settings["online_store"] = {"type": settings["online_store"]["type"], "url": server_url, "timeout": 5}
-    config.write_text(yaml.safe_dump(settings))
+    move_store(catalogue.paths.root, server_url, 5)
     yield catalogue
     sessions.close_all()
 

@@ -7,7 +7,7 @@ import threading
 import pyarrow as pa
 import pytest
 from client_catalogue import WordEncoder, copy_repository
-from served import KEY, KEYS, error_of, in_process, lines, logged
+from served import JSON, KEY, KEYS, SECRET, error_of, in_process, lines, logged
 
 from feature_repo.errors import PinfeatherError, UsageError
 from serving_client import PinClient
@@ -16,20 +16,7 @@ from serving_client.http.settings import Settings
 from serving_client.http.wire import ARROW, from_arrow
 from serving_client.methods import served_methods
 
-pytest_plugins = ("client_repo",)
-SECRET = "zanzibar honeymoon"
-JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def pins(built):
-    with PinClient(built, encoder=WordEncoder()) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(pins):
-    return in_process(pins)
+pytest_plugins = ("client_repo", "service_fixtures")
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

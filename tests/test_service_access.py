@@ -3,29 +3,14 @@
 import json
 
 import pytest
-from client_catalogue import WordEncoder
 from served import KEY, KEYS, OTHER_KEY, error_of, in_process
 
 from feature_repo.errors import UsageError
-from serving_client import PinClient
 from serving_client.http.auth import Keys
 from serving_client.http.page import FILES
 from serving_client.http.settings import Settings, check_host, is_loopback
 
-pytest_plugins = ("client_repo",)
-SECRET = "zanzibar honeymoon"
-JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def pins(built):
-    with PinClient(built, encoder=WordEncoder()) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(pins):
-    return in_process(pins)
+pytest_plugins = ("client_repo", "service_fixtures")
 
 
 # --- keys and hosts -------------------------------------------------------------------------------------------------

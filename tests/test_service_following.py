@@ -5,7 +5,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 from client_catalogue import move_pin
-from test_degraded import codes, spoil_next
+from degraded_shop import codes, spoil_next
 
 from serving_client import PinClient
 from serving_client.collector import settled
@@ -15,7 +15,7 @@ pytest_plugins = ("client_repo",)
 
 
 def test_a_newer_publication_is_loaded_without_a_request_and_after_a_damaged_one(client_shop, tower, monkeypatch):
-    monkeypatch.setattr("serving_client.client.FRESH_SECONDS", 1e9)  # so that no request looks by itself
+    monkeypatch.setattr("serving_client.opened.FRESH_SECONDS", 1e9)  # so that no request looks by itself
     monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.0)
     monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)
 

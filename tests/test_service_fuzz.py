@@ -1,44 +1,42 @@
 """The service under requests that nobody thought of: from its OpenAPI document, and from arguments of every kind."""
 
+import base64
+import json
+
 import pytest
-import schemathesis
-from client_catalogue import WordEncoder
-from hypothesis import HealthCheck, given, settings
+import xxhash
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
-from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 from served import KEY, KEYS, in_process, served
 
 from feature_repo.errors import PinfeatherError
-from serving_client import PinClient
+from serving_client.answers import Embeddings
 from serving_client.http.routes_state import STATE_PATHS
 from serving_client.http.settings import Settings
+from serving_client.http.wire import ARROW, JSON, from_arrow
 from serving_client.methods import served_methods
 
-pytest_plugins = ("client_repo",)
+pytest_plugins = ("client_repo", "service_fixtures")
 REFUSALS = {"expected-statuses": ["400", "401", "404", "405", "413", "415", "422"]}
 LATE = {"expected-statuses": ["2xx", "3xx", "4xx", "504"]}  # cases may ask for a deadline of 1 ms
 CHECKS = {"negative_data_rejection": REFUSALS, "not_a_server_error": LATE}
-CONFIG = SchemathesisConfig.from_dict({"checks": CHECKS})
 ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-
-
-@pytest.fixture(scope="module")
-def pins(built):
-    with PinClient(built, encoder=WordEncoder()) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
 def document(pins):
     """Sends a case of an operation to the real service, and checks the answer by the service's own document."""
+    import schemathesis  # takes seconds
+    from schemathesis.config import SchemathesisConfig
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    config = SchemathesisConfig.from_dict({"checks": CHECKS})
     with served(pins, Settings(KEYS, max_candidates=50)) as (url, _):
         key = {"X-Api-Key": KEY}
-        schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=key, config=CONFIG)
+        schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=key, config=config)
 
         def check(data, verb, path):
-            mode = data.draw(st.sampled_from(GenerationMode))
+            mode = data.draw(st.sampled_from(schemathesis.GenerationMode))
             case = data.draw(schema[path][verb].as_strategy(generation_mode=mode))
             # What the document allows may name a space or a cursor that is not there, so a 400 is no fault.
             case.call_and_validate(headers=key, excluded_checks=[positive_data_acceptance])
@@ -61,13 +59,13 @@ def test_the_document_is_kept(document, verb, path, data):
 @pytest.mark.slow
 @pytest.mark.parametrize(("verb", "path"), PATHS)
 @given(st.data())
-@settings(max_examples=150, **ANY)
+@settings(max_examples=150, phases=[Phase.generate], **ANY)  # over HTTP, making a case smaller takes minutes
 def test_the_document_is_kept_thoroughly(document, verb, path, data):
     document(data, verb, path)
 
 
 KNOWN = ["", "sofa0", "fern1", "twin", "velvet sofa", "\x00", "ﷺ" * 300, "../../x"]
-texts = st.text(max_size=12) | st.sampled_from(KNOWN)
+texts = st.text(st.characters(), max_size=12) | st.sampled_from(KNOWN)  # halves of characters, which are no UTF-8, too
 numbers = st.integers(-3, 60) | st.floats() | st.just(10**30)
 lists = st.lists(texts | numbers, max_size=3)
 odd = st.none() | st.booleans() | numbers | texts | lists | st.dictionaries(texts, texts, max_size=2)
@@ -121,18 +119,48 @@ def fits(arguments):
     return all(isinstance(value, str) for name, value in arguments.items() if name in words)
 
 
-@given(calls())
+@given(calls(), st.sampled_from([JSON, ARROW]))
 @settings(max_examples=100, **ANY)
-def test_the_service_never_fails_at_a_body(pins, call):
+def test_the_service_never_fails_at_a_body(pins, call, media):
     method, arguments = call
-    http = http_of(pins)
-    try:
-        answer = http.request(method.verb, method.path, json=arguments)
-    except ValueError:  # httpx writes no NaN
-        return
+    content = json.dumps(arguments)  # in ASCII, with NaN and halves of characters as Python writes them
+    headers = {"Content-Type": JSON, "Accept": media}
+    answer = http_of(pins).request(method.verb, method.path, content=content, headers=headers)
     assert answer.status_code in (200, 400, 413, 422), (arguments, answer.text)
     if answer.status_code != 200:
         assert answer.json()["error"]["message"]
+    elif answer.headers["content-type"] == ARROW:
+        assert method.answer is Embeddings
+        assert len(from_arrow(answer.content).ids) == len(next(iter(arguments.values())))
+
+
+ASKED = {"query": "velvet sofa", "limit": 2}
+places = st.none() | st.booleans() | numbers | texts | lists
+
+
+@given(
+    parts=st.dictionaries(st.integers(0, 7), places, max_size=4),
+    more=lists,
+    damage=st.none() | st.tuples(st.integers(0, 99), st.characters(max_codepoint=300)),
+)
+@settings(max_examples=150, **ANY)
+def test_no_forged_cursor_fails_or_shows_more_than_the_search(pins, parts, more, damage):
+    """Nothing but a digest of their content protects cursors, so that whoever reads the code can write any."""
+    whole = {hit.pin_id for hit in pins.search(**ASKED | {"limit": 40}).hits}
+    content = base64.urlsafe_b64decode(pins.search(**ASKED).next_cursor + "==")[8:]
+    body = [parts.get(place, value) for place, value in enumerate(json.loads(content))] + more
+    content = json.dumps(body).encode()
+    cursor = base64.urlsafe_b64encode(xxhash.xxh3_64_digest(content) + content).decode().rstrip("=")
+    if damage:
+        at = damage[0] % len(cursor)
+        cursor = cursor[:at] + damage[1] + cursor[at + 1 :]
+    content = json.dumps({**ASKED, "cursor": cursor})
+    answer = http_of(pins).post("/v1/search", content=content, headers={"Content-Type": JSON})
+    assert answer.status_code in (200, 400, 422), (body, answer.text)  # 422: longer than cursors are
+    if answer.status_code == 200:
+        shown = [hit["pin_id"] for hit in answer.json()["hits"]]
+        assert len(shown) <= ASKED["limit"]
+        assert set(shown) <= whole
 
 
 _services = {}

@@ -7,9 +7,8 @@ import shutil
 from dataclasses import fields
 from pathlib import Path
 
-import pytest
 from client_catalogue import WordEncoder, copy_repository
-from served import KEY, KEYS, OTHER_KEY, error_of, in_process, lines, logged
+from served import KEY, KEYS, OTHER_KEY, SECRET, error_of, in_process, lines, logged
 
 from serving_client import PinClient
 from serving_client.collector import THRESHOLDS, settled
@@ -19,20 +18,7 @@ from serving_client.http.routes_state import STATE_PATHS
 from serving_client.http.settings import Settings
 from serving_client.methods import served_methods
 
-pytest_plugins = ("client_repo",)
-SECRET = "zanzibar honeymoon"
-JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def pins(built):
-    with PinClient(built, encoder=WordEncoder()) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(pins):
-    return in_process(pins)
+pytest_plugins = ("client_repo", "service_fixtures")
 
 
 # --- readiness, metrics, logs ---------------------------------------------------------------------------------------
@@ -181,17 +167,33 @@ def test_neither_log_nor_metrics_tell_what_was_asked_nor_a_key(pins):
 
 def test_no_key_sees_the_requests_of_another(pins):
     http = in_process(pins, Settings(KEYS))
-    mine = http.post("/v1/search", json={"query": SECRET}, headers={"X-Api-Key": KEY}).json()
     other = {"X-Api-Key": OTHER_KEY}
-    for answer in (
-        http.post("/v1/search", json={"query": "sofa"}, headers=other),
-        http.post("/v1/search", json={"query": 1}, headers=other),
-        http.get("/v1/status", headers=other),
-        http.get("/metrics", headers=other),
-        http.get("/openapi.json", headers=other),
-    ):
-        assert SECRET not in answer.text
-        assert mine.get("request_id", KEY) not in answer.text
+
+    def told():
+        """What the other key gets from the paths that hold anything between requests, but counts and age."""
+        answers = [
+            http.post("/v1/embed-queries", json={"queries": [SECRET]}, headers=other),
+            http.post("/v1/search", json={"query": "sofa", "limit": 3}, headers=other),
+            http.post("/v1/search", json={"query": 1}, headers=other),
+            http.get("/v1/status", headers=other),
+            http.get("/openapi.json", headers=other),
+        ]
+        bodies = [answer.json() for answer in answers]
+        assert bodies[2]["error"].pop("request_id") == answers[2].headers["x-request-id"]
+        assert bodies[3].pop("age") >= 0
+        assert {type(count) for count in bodies[3].pop("query_cache").values()} == {int}
+        return bodies, "".join(str(answer.headers) for answer in answers)
+
+    before, _ = told()
+    mine = {"X-Api-Key": KEY, "X-Request-Id": "of-the-page"}
+    for body in ({"query": SECRET}, {"query": SECRET, "pin_ids": ["sofa0"]}, {"query": SECRET, SECRET: 1}, {}):
+        for path in ("search", "score"):
+            assert http.post(f"/v1/{path}", json=body, headers=mine).headers["x-request-id"] == "of-the-page"
+    after, headers = told()
+    assert after == before
+    for text in (headers, http.get("/metrics", headers=other).text):
+        assert SECRET not in text
+        assert "of-the-page" not in text
 
 
 def test_the_documentation_names_every_path_argument_metric_option_and_error(http):

@@ -60,7 +60,7 @@ def test_answers_are_of_one_state_while_another_process_writes_and_promotes(cata
     run(catalogue, encoder)
     titles = create_space(catalogue.paths, "titles", without=["description"]).name
     fill(catalogue.paths, titles, encoder)
-    monkeypatch.setattr("serving_client.client.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("serving_client.opened.FRESH_SECONDS", 0.0)
     out, root = tmp_path / "states.npz", catalogue.paths.root
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(root), titles, str(out)], env={**os.environ, "PYTHONPATH": str(TESTS.parent)}

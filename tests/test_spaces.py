@@ -38,13 +38,11 @@ def fill(paths, name, encoder, turn=1 << 16):
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
+def hats(written_pins):
     """Twelve pins with a title and a description, in the live space."""
-    for number in range(12):
-        catalogue.put(f"p{number}", f"hat {number}", description=f"wool {number}")
-    run(catalogue, encoder)
-    encoder.calls = []
-    return catalogue
+    return written_pins(
+        {f"p{number}": {"title": f"hat {number}", "description": f"wool {number}"} for number in range(12)}
+    )
 
 
 @pytest.fixture
@@ -128,6 +126,7 @@ def test_plan_counts_every_space_that_a_run_would_write(hats, titles, encoder):
     assert (counts.encoded_texts, counts.spaces[titles].encoded_texts) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_run_over_one_space_leaves_the_others_alone(hats, titles, encoder):
     fill(hats.paths, titles, encoder)
     encoder.calls = []
@@ -168,6 +167,7 @@ def test_a_frozen_space_follows_no_edit_until_it_is_unfrozen(hats, titles, encod
     assert sorted(encoder.texts) == ["cap", "new"]
 
 
+@pytest.mark.slow
 def test_a_frozen_space_that_lost_its_points_gets_them_back_as_they_were(hats, titles, encoder):
     fill(hats.paths, titles, encoder)
     freeze_space(hats.paths, titles)
@@ -214,6 +214,7 @@ def test_a_dropped_space_leaves_nothing_behind_and_the_live_one_is_not_dropped(h
     assert fill(hats.paths, again.name, encoder)[0].encoded_texts == 12
 
 
+@pytest.mark.slow
 def test_a_killed_drop_is_ended_by_another_and_no_run_touches_the_space(hats, titles, encoder, monkeypatch):
     fill(hats.paths, titles, encoder)
 
@@ -311,6 +312,7 @@ def test_a_lost_store_is_restored_without_a_model(hats, titles, encoder):
     assert encoder.calls == []
 
 
+@pytest.mark.slow
 def test_a_lost_store_and_a_lost_ledger_are_restored_from_log_and_sources(hats, titles, encoder):
     from materialize.audit import audit
 

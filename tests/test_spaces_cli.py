@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,29 +15,26 @@ import pytest
 from test_materialize import CHECKOUT, run
 from test_quarantine import BAD, Poisonable
 from test_spaces import vectors_in
+from test_spaces_release import add_titles
 
 from feature_repo.switchboard import TEXT_SOURCES
 from materialize.releases import current_release
 from materialize.run import RunOptions
 from materialize.space_admin import backfill, create_space
-from materialize.spaces import Status, freeze_space, load_space
+from materialize.spaces import Status, freeze_space, load_space, save_space
 from pinfeather.cli import cli
 from pinfeather.options import FiniteRange
 
 LISTED = {"name", "live", "status", "points", "coverage", "dimension", "model", "model_fingerprint", "fields"}
-LISTED |= {"template", "pinned_by", "view", "created_at"}
+LISTED |= {"template", "words", "pinned_by", "view", "created_at"}
 SWITCH = {"space", "former_space", "release", "former_release", "switched", "bundle", "lexical", "apply_needed"}
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
+def hats(written_pins):
     """Six pins in the live space, and a filled space of titles."""
-    for number in range(6):
-        catalogue.put(f"p{number}", f"hat {number}", description=f"wool {number}")
-    run(catalogue, encoder)
-    create_space(catalogue.paths, "titles", without=["description"])
-    list(backfill(catalogue.paths, "titles", RunOptions(encoder=encoder)))
-    return catalogue
+    pins = {f"p{number}": {"title": f"hat {number}", "description": f"wool {number}"} for number in range(6)}
+    return written_pins(pins, then=add_titles)
 
 
 def answer(pinfeather, *words, code=0):
@@ -93,6 +91,7 @@ def test_the_life_of_a_space_on_the_command_line(pinfeather, hats, tmp_path):
     assert dropped == {"space": "titles", "points": 6, "apply_needed": False}
 
 
+@pytest.mark.slow
 def test_a_backfill_on_the_command_line_takes_the_real_model(pinfeather, hats):
     root = hats.paths.root
     answer(pinfeather, "spaces", "create", "small", "--dimension", "8", "--repo", root)
@@ -160,6 +159,7 @@ def test_live_names_a_space_in_every_command(pinfeather, hats):
     assert (code, "release 1 names it as the live space" in err) == (1, True)
 
 
+@pytest.mark.slow
 def test_after_a_loss_the_words_name_what_helps(pinfeather, hats):
     paths, root = hats.paths, hats.paths.root
     hats.put("p6", "hat 6").save()
@@ -203,9 +203,13 @@ def test_no_option_takes_a_number_that_is_none(pinfeather):
 
 
 def test_the_tables_for_people(pinfeather, hats):
-    code, out, _ = pinfeather("spaces", "list", "--repo", hats.paths.root)
-    assert code == 0
+    code, out, err = pinfeather("spaces", "list", "--repo", hats.paths.root)
+    assert (code, err) == (0, "")
     assert "titles" in out
+    save_space(hats.paths, replace(load_space(hats.paths, "titles"), words=False))
+    code, _, err = pinfeather("spaces", "list", "--repo", hats.paths.root)
+    assert (code, err.count("found by words")) == (0, 1)
+    assert "Space titles is from before" in err
     code, out, _ = pinfeather("spaces", "diff", "live", "titles", "--repo", hats.paths.root)
     assert (code, "overlap@10" in out) == (0, True)
 

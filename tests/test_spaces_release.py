@@ -38,22 +38,22 @@ LAX = Gate(overlap_min=0.0)
 
 
 @pytest.fixture
-def hats(catalogue, encoder):
-    """Twelve pins in the live space."""
-    for number in range(12):
-        catalogue.put(f"p{number}", f"hat {number}", description=f"wool {number}")
-    run(catalogue, encoder)
-    encoder.calls = []
-    return catalogue
+def hats(request, written_pins):
+    """Twelve pins in the live space, and in that of ``titles`` for tests that ask for it."""
+    pins = {f"p{number}": {"title": f"hat {number}", "description": f"wool {number}"} for number in range(12)}
+    return written_pins(pins, then=add_titles if "titles" in request.fixturenames else None)
+
+
+def add_titles(catalogue):
+    """Fill a second space, ``titles``, that reads titles only."""
+    create_space(catalogue.paths, "titles", without=["description"])
+    fill(catalogue.paths, "titles", CountingEncoder())
 
 
 @pytest.fixture
-def titles(hats, encoder):
-    """Name of a second, filled space that reads titles only."""
-    name = create_space(hats.paths, "titles", without=["description"]).name
-    fill(hats.paths, name, encoder)
-    encoder.calls = []
-    return name
+def titles(hats):
+    """Name of that second space."""
+    return load_space(hats.paths, "titles").name
 
 
 def live_of(paths):
@@ -97,6 +97,7 @@ def test_a_rollback_is_a_new_release_that_says_what_the_old_one_said(hats, title
         rollback(hats.paths, to=99)
 
 
+@pytest.mark.slow
 def test_a_rollback_to_a_space_that_is_frozen_stale_or_gone_is_refused(hats, titles, encoder):
     before = live_of(hats.paths)
     promote(hats.paths, titles, LAX)
@@ -120,7 +121,7 @@ def test_the_first_release_has_none_before_it(hats):
         rollback(hats.paths)
 
 
-@pytest.mark.parametrize("edit", ["new", "changed", "gone"])
+@pytest.mark.parametrize("edit", ["changed", *(pytest.param(edit, marks=pytest.mark.slow) for edit in ("new", "gone"))])
 def test_a_space_that_is_behind_its_source_is_not_promoted(hats, titles, encoder, edit):
     match edit:
         case "new":
@@ -276,6 +277,7 @@ def test_a_space_that_the_released_student_reads_is_not_dropped(hats, titles, en
         drop_space(hats.paths, titles)
 
 
+@pytest.mark.slow
 def test_readers_during_promotions_see_one_release_or_the_other(hats, titles, encoder):
     before = live_of(hats.paths)
     ids = list(hats.pins)

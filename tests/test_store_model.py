@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from conftest import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -113,9 +114,10 @@ def vectors(found: Point | None) -> dict[str, list[float]]:
     return {} if found is None else {name: values.tolist() for name, values in found.vectors.items()}
 
 
-def test_stores_hold_what_a_dict_would(tmp_path: Path) -> None:
+@examples(8, 60)
+def test_stores_hold_what_a_dict_would(tmp_path: Path, examples: int) -> None:
     stores = {"edge": EdgeStore(tmp_path / "edge"), "memory": ServerStore.open(Place(path=":memory:"))}
     machine = type("Stores", (Stores,), {"stores": stores})
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=10, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=10, deadline=None))
     for store in stores.values():
         store.close()

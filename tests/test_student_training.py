@@ -1,6 +1,7 @@
 """Students trained as a whole: towers of a tiny transformer, separate or shared, and what the head has seen missing."""
 
 import dataclasses
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from embedders.training import fit_statistics, score_pairs
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
 
-pytest.importorskip("peft")
+if find_spec("peft") is None:  # to import it takes seconds, in every process that collects tests
+    pytest.skip("peft is not installed", allow_module_level=True)
 WORDS = ("lamp", "chair", "rug", "vase", "shelf", "clock", "mirror", "table")
 
 
@@ -53,18 +55,28 @@ def tower_gap(pairs: PairSet, query, pin) -> float:
     return float(cosine[pairs.levels == 5].mean() - cosine[pairs.levels == 1].mean())
 
 
+@pytest.fixture(scope="module")
+def students(base, tmp_path_factory):
+    """Students with shared (True) and with separate towers, and the folder that they were trained into."""
+    folder = tmp_path_factory.mktemp("students")
+    return folder, {
+        shared: train_student_bundle(
+            judged(), folder / str(shared), towers=fast(base, shared=shared), dropout=0.0, device="cpu"
+        )
+        for shared in (True, False)
+    }
+
+
 @pytest.mark.parametrize("shared", [True, False])
-def test_towers_learn_what_the_words_do_not_say(base, tmp_path, shared):
-    pairs = judged()
-    before = load_encoder(base, "cpu", max_length=32)
-    places = train_towers(
-        pairs, tmp_path / "towers", DEFAULT_TEMPLATE, fit_statistics(pairs), fast(base, shared=shared), "cpu"
-    )
-    assert (places["query"] == places["pin"]) is shared
-    query, pin = (load_encoder(places[role], "cpu") for role in ("query", "pin"))
+def test_towers_learn_what_the_words_do_not_say(base, students, shared):
+    folder, bundles = students
+    manifest = bundles[shared].manifest
+    assert (manifest.query_tower == manifest.pin_tower) is shared
+    query, pin = (bundles[shared].encoder(role, "cpu") for role in ("query", "pin"))
     assert query.dimension == pin.dimension == 16
+    pairs, before = judged(), load_encoder(base, "cpu", max_length=32)
     assert tower_gap(pairs, query, pin) > tower_gap(pairs, before, before) + 0.1
-    assert not list(tmp_path.glob(".*"))
+    assert sorted(path.name for path in folder.iterdir()) == ["False", "True"]
 
 
 def test_an_interrupted_training_of_towers_goes_on_to_the_same_vectors(base, tmp_path):
@@ -93,23 +105,19 @@ def test_an_interrupted_training_of_towers_goes_on_to_the_same_vectors(base, tmp
     np.testing.assert_allclose(*vectors, atol=2e-3)
 
 
-def test_a_student_with_towers_scores_alike_before_and_after_loading(base, tmp_path):
-    pairs = judged()
-    bundle = train_student_bundle(pairs, tmp_path / "student", towers=fast(base), device="cpu")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
-    loaded = StudentBundle.load(tmp_path / "student")
+def test_a_student_with_towers_scores_alike_before_and_after_loading(students):
+    folder, bundles = students
+    pairs, loaded = judged(), StudentBundle.load(folder / "True")
     scores = score_pairs(pairs, loaded, loaded.encoder("query", "cpu"))
-    np.testing.assert_array_equal(scores, score_pairs(pairs, bundle, bundle.encoder("query", "cpu")))
+    np.testing.assert_array_equal(scores, score_pairs(pairs, bundles[True], bundles[True].encoder("query", "cpu")))
     levels = expected_level(scores)
     assert levels[pairs.levels == 5].mean() > levels[pairs.levels == 1].mean() + 1
     assert loaded.manifest.training["towers"]["rank"] == 4
     assert loaded.manifest.training["levels"]["5"] == int((pairs.levels == 5).sum())
 
 
-def test_separate_towers_score_by_their_own_vectors(base, tmp_path):
-    pairs = judged()
-    bundle = train_student_bundle(pairs, tmp_path / "student", towers=fast(base, shared=False), device="cpu")
-    assert bundle.manifest.query_tower != bundle.manifest.pin_tower
+def test_separate_towers_score_by_their_own_vectors(students):
+    pairs, bundle = judged(), students[1][False]
     pin = bundle.encoder("pin", "cpu")
     texts = [DEFAULT_TEMPLATE.render(each).text for each in pairs.pins]
     given = dataclasses.replace(pairs, pin_vectors=pin.encode(texts))
@@ -117,12 +125,9 @@ def test_separate_towers_score_by_their_own_vectors(base, tmp_path):
     np.testing.assert_allclose(ours, score_pairs(given, bundle, bundle.encoder("query", "cpu")), atol=1e-3)
 
 
-def test_the_head_has_seen_pins_without_vectors_words_and_history(base, tmp_path):
-    pairs = judged(160)
-    plain, robust = (
-        train_student_bundle(pairs, tmp_path / f"student-{share}", towers=fast(base), dropout=share, device="cpu")
-        for share in (0.0, 0.8)
-    )
+def test_the_head_has_seen_pins_without_vectors_words_and_history(base, students, tmp_path):
+    pairs, plain = judged(), students[1][True]
+    robust = train_student_bundle(pairs, tmp_path / "robust", towers=fast(base), dropout=0.8, device="cpu")
     for mask in ("no_vector", "no_title", "no_boards"):
         column = SCALAR_NAMES.index(mask)
         assert plain.head.scale[column] == 0, "a head that never saw it missing cannot read the mask"

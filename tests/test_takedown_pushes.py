@@ -5,9 +5,9 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from conftest import Catalogue, CountingEncoder
+from test_takedowns import row_of, ten_hats
 
 from materialize.audit import audit
 from materialize.run import RunOptions, materialize
@@ -19,26 +19,18 @@ TAKEN_DOWN = NOW + timedelta(days=5)
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(applied, tmp_path_factory):
     """(catalogue, Feast store) with ten pins written; ``pin_text`` takes pushes of the push source ``pin_events``."""
     from feast import FeatureStore
     from feast.data_source import PushSource
 
-    from pinfeather.apply import apply_definitions
-    from pinfeather.init import init_repository
-
-    paths = init_repository(tmp_path_factory.mktemp("somewhere") / "shop")
-    catalogue = Catalogue(paths)
-    for number in range(10):
-        catalogue.put(f"p{number}", f"hat {number}")
-    catalogue.save()
-    apply_definitions(paths)
-    store = FeatureStore(repo_path=str(paths.root))
+    catalogue = ten_hats(applied, tmp_path_factory)
+    store = FeatureStore(repo_path=str(catalogue.paths.root))
     view = store.get_feature_view("pin_text")
     view.stream_source = PushSource(name="pin_events", batch_source=view.batch_source)
     store.apply([view])
     close_all()
-    materialize(paths, RunOptions(encoder=CountingEncoder()))
+    materialize(catalogue.paths, RunOptions(encoder=CountingEncoder()))
     yield catalogue, store
     close_all()
 
@@ -46,9 +38,7 @@ def shop(tmp_path_factory):
 def push(store, pin, when, title):
     from feast.data_source import PushMode
 
-    row = {"pin_id": pin, "title": title, "description": None, "lang": "en", "country": "US", "image_sha256": None}
-    frame = pd.DataFrame([{**row, "created_at": when, "event_timestamp": when, "created_timestamp": when}])
-    store.push("pin_events", frame, to=PushMode.ONLINE)
+    store.push("pin_events", row_of(pin, when, title), to=PushMode.ONLINE)
     close_all()  # published, as at the end of the process that pushes
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import Catalogue, CountingEncoder
+from made_once import moved
 from test_materialize import run, stored
 
 from materialize import vector_log
@@ -39,32 +40,37 @@ def graves_of(paths):
 
 
 @pytest.fixture(scope="module")
-def adopted(tmp_path_factory):
+def adopted(applied, tmp_path_factory):
     """(catalogue, Feast store) of an applied repository of its own, with ten pins written."""
     from feast import FeatureStore
 
-    from pinfeather.apply import apply_definitions
-    from pinfeather.init import init_repository
+    catalogue = ten_hats(applied, tmp_path_factory)
+    materialize(catalogue.paths, RunOptions(encoder=CountingEncoder()))
+    yield catalogue, FeatureStore(repo_path=str(catalogue.paths.root))
+    close_all()
 
-    paths = init_repository(tmp_path_factory.mktemp("somewhere") / "shop")
-    catalogue = Catalogue(paths)
+
+def ten_hats(applied, tmp_path_factory):
+    """The catalogue of a repository that Feast knows, with ten pins saved."""
+    catalogue = Catalogue(moved(applied.root, tmp_path_factory.mktemp("somewhere") / "shop"))
     for number in range(10):
         catalogue.put(f"p{number}", f"hat {number}")
     catalogue.save()
-    apply_definitions(paths)
-    materialize(paths, RunOptions(encoder=CountingEncoder()))
-    yield catalogue, FeatureStore(repo_path=str(paths.root))
-    close_all()
+    return catalogue
+
+
+def row_of(pin, when, title):
+    """A row of ``pin_text`` as a push brings it."""
+    import pandas as pd
+
+    row = {"pin_id": pin, "title": title, "description": None, "lang": "en", "country": "US", "image_sha256": None}
+    times = dict.fromkeys(("created_at", "event_timestamp", "created_timestamp"), when)
+    return pd.DataFrame([{**row, "safe": None, **times}])
 
 
 def push(store, pin, when, title="pushed"):
     """What a push source's ``push(..., to=ONLINE)`` does."""
-    import pandas as pd
-
-    row = {"pin_id": pin, "title": title, "description": None, "lang": "en", "country": "US", "image_sha256": None}
-    row["safe"] = None
-    frame = pd.DataFrame([{**row, "created_at": when, "event_timestamp": when, "created_timestamp": when}])
-    store.write_to_online_store("pin_text", frame)
+    store.write_to_online_store("pin_text", row_of(pin, when, title))
     close_all()
 
 

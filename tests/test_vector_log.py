@@ -257,6 +257,7 @@ def test_an_export_that_cannot_be_is_refused_in_words(catalogue, encoder, tmp_pa
         export_vectors(catalogue.paths, 0, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_run_numbers_go_on_after_the_ledger_was_lost(catalogue, encoder, tmp_path):
     for number in range(4):
         catalogue.put(f"p{number}", f"hat {number}")

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from client_catalogue import WordEncoder, move_pin
 from conftest import CountingEncoder
-from erase_shop import QUERY, SHARED_QUERY, fill, run, tables
+from erase_shop import QUERY, SHARED_QUERY, write_shop
 
 from feature_repo.erasures import Erasures, Subjects, record
 from feature_repo.errors import PinfeatherError, UsageError
@@ -25,7 +26,7 @@ from materialize.run import RunOptions
 from materialize.space_admin import backfill, create_space, drop_space
 from materialize.spaces import load_space
 from materialize.warm import warm_space
-from materialize.warm_files import count_erasure, erasures_so_far, read_warm, warm_path
+from materialize.warm_files import last_erasure, mark_erasure, read_warm, warm_path
 from pinfeather.promoting import warm_head
 from serving_client import PinClient
 
@@ -149,7 +150,7 @@ def test_a_new_publication_does_not_bring_back_what_was_evicted(client_shop, tow
     warmed(client_shop)
     with PinClient(client_shop.root, encoder=tower) as client:
         client.embed_queries([HEAD])
-        assert client.evict_queries(["GREEN velvet  sofa", "unknown"]) == 1
+        assert client.evict_queries(["GREEN velvet  sofa", "unknown"]) == 2
         move_pin(client_shop, "pasta0", "fern")
         assert client.refresh()
         assert (client.query_cache.entries, tower.encoded) == (0, [])
@@ -233,13 +234,12 @@ def test_a_dropped_space_takes_its_file_along(small):
 
 
 @pytest.fixture
-def shop(repo, encoder):
+def shop(prepared, encoder):
     """The shop of the erasures, written and warmed: two people asked one query, three the other."""
-    fill(repo, tables())
-    run(repo, encoder)
-    assert warmed(repo, encoder=encoder) == 2
+    paths = prepared("erasures", write_shop)
+    assert warmed(paths, encoder=encoder) == 2
     encoder.calls.clear()
-    return repo
+    return paths
 
 
 def digests(paths):
@@ -277,19 +277,37 @@ def test_clients_heed_an_erasure_that_made_no_publication(shop):
         client.embed_queries([SHARED_QUERY, "asked by somebody"])
         assert not client.refresh()
         assert client.query_cache.entries == 3
-        count_erasure(shop)  # as on a server, where only a new release is a new publication
+        mark_erasure(shop)  # as on a server, where only a new release is a new publication
         assert not client.refresh()
         assert client.query_cache.entries == 2
         client.embed_queries([SHARED_QUERY])
     assert tower.texts == ["asked by somebody"]
 
 
+@pytest.mark.slow
 def test_an_erasure_without_news_leaves_clients_alone(shop, encoder):
     subjects, options = Subjects.of(queries=[SHARED_QUERY]), RunOptions(encoder=encoder)
     erase(shop, subjects, options)
-    assert erasures_so_far(shop) == 1
+    mark = last_erasure(shop)
+    assert mark
     erase(shop, subjects, options)
-    assert erasures_so_far(shop) == 1
+    assert last_erasure(shop) == mark
+
+
+@pytest.mark.slow
+def test_an_erasure_is_heeded_after_its_folder_was_deleted(shop):
+    """A count that begins anew would come to the number that the client saw last."""
+    mark_erasure(shop)
+    with PinClient(shop.root, encoder=CountingEncoder()) as client:
+        client.embed_queries([SHARED_QUERY, "asked by somebody"])
+        shutil.rmtree(shop.warm)
+        mark_erasure(shop)
+        assert not client.refresh()
+        assert client.query_cache.entries == 0
+        client.embed_queries(["asked by somebody"])
+        shutil.rmtree(shop.warm)
+        assert not client.refresh()
+        assert client.query_cache.entries == 0
 
 
 def test_the_check_looks_into_the_files(shop, encoder):

@@ -82,13 +82,10 @@ def test_a_rewritten_collection_keeps_its_words(tmp_path):
 
 
 @pytest.fixture
-def shop(catalogue):
+def shop(written_pins):
     """Three pins in a space with words; the description of the long one goes beyond what the model reads."""
-    catalogue.put("a", "oak shelf").put("b", "velvet sofa")
-    catalogue.put("long", "shelf", description=f"{'wood ' * 400}walnut")
-    catalogue.save()
-    materialize(catalogue.paths, RunOptions(encoder=WordEncoder()))
-    return catalogue
+    long = {"title": "shelf", "description": f"{'wood ' * 400}walnut"}
+    return written_pins({"a": {"title": "oak shelf"}, "b": {"title": "velvet sofa"}, "long": long}, WordEncoder)
 
 
 def found(paths, query, space=None):

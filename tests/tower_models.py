@@ -31,6 +31,14 @@ def tiny_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_sentence_model(folder: Path) -> Path:
+    """:func:`tiny_base` in the layout of sentence-transformers."""
+    tiny_base(folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    return folder
+
+
 def adapter_of(seed: int, width: int = 64) -> dict[str, np.ndarray]:
     """Tensors of a low-rank difference to both layers of :data:`LAYERS`, far from zero."""
     random = np.random.default_rng(seed)

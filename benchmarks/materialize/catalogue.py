@@ -29,7 +29,12 @@ POOL = 60_000
 SHARES = {"pin_text": 1.0, "pin_captions": 0.95, "pin_link_text": 0.8, "pin_board_titles": 0.7}
 """View to the share of pins that have a row in it."""
 _ALPHABET = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_", np.uint8)
-_TYPES = {"string": "string", "timestamp[us, tz=UTC]": "unix_timestamp", "list<item: string>": "string_list"}
+_TYPES = {
+    "string": "string",
+    "bool": "bool",
+    "timestamp[us, tz=UTC]": "unix_timestamp",
+    "list<item: string>": "string_list",
+}
 
 
 def mixed(numbers: npt.NDArray[np.uint64], salt: int) -> npt.NDArray[np.uint64]:
@@ -117,6 +122,7 @@ class Catalogue:
             "board_titles": lambda: self._texts.lists(numbers, 60),
             "lang": lambda: _choice(numbers, 70, ["en", "en", "en", "de", "fr", "pt", "es", "ja"]),
             "country": lambda: _choice(numbers, 71, ["US", "US", "GB", "DE", "FR", "BR", "ES", "JP"]),
+            "safe": lambda: _choice(numbers, 74, [True, True, True, False]),
             "captioner": lambda: _choice(numbers, 72, ["captioner-1"]),
             "image_sha256": lambda: _hex(numbers),
             "link_url": lambda: pc.binary_join_element_wise("https://example.com/p/", pin_ids(numbers), ""),
@@ -190,7 +196,7 @@ def limited(definitions: RepoDefinitions, view: str) -> RepoDefinitions:
     return replace(definitions, views={view: definitions.views[view]})
 
 
-def _choice(numbers: npt.NDArray[np.uint64], salt: int, values: list[str]) -> pa.Array:
+def _choice(numbers: npt.NDArray[np.uint64], salt: int, values: list[Any]) -> pa.Array:
     return pa.array(values).take(pa.array(mixed(numbers, salt) % np.uint64(len(values))))
 
 

@@ -1,6 +1,6 @@
 """A generated catalogue that is ready to serve, made once and kept under ``build/serving``.
 
-Run from the checkout's root (4 minutes for 100,000 pins on 2 cores; ``--pins 2000`` for a small one):
+Run from the checkout's root (6 minutes for 100,000 pins on 2 cores; ``--pins 2000`` for a small one):
 
     .venv/bin/python -m benchmarks.serving.catalogue
 
@@ -96,7 +96,7 @@ def make(root: Path, pins: int) -> None:
         "validate": lambda: validate(paths),
         "aggregate": lambda: aggregate(paths, as_of=NOW),
         "apply": lambda: apply_definitions(paths),
-        "materialize": lambda: materialize(paths, RunOptions(encoder=encoder)),
+        "materialize": lambda: materialize(paths, RunOptions(encoder=encoder, tell=_say)),
         "lexical": lambda: fit_lexical(paths),
         "student": lambda: train_student(Judged.read(paths, encoder)),
     }
@@ -106,8 +106,12 @@ def make(root: Path, pins: int) -> None:
             start = perf_counter()
             step()
             done.touch()  # a step that was done is not done again after a stop
-            print(f"{name:12}{perf_counter() - start:8.1f} s", file=sys.stderr, flush=True)
+            _say(f"{name:12}{perf_counter() - start:8.1f} s")
     (root / _DONE).touch()
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def _fewer_judgments(path: Path) -> None:

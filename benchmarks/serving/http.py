@@ -6,8 +6,9 @@ Run from the checkout's root (about four minutes on 2 cores, and five more once 
 
 A short run: ``--seconds 10``. ``score`` asks for the scores of 100 random pins to a query that is in the cache;
 ``score, 15 % new`` does so, but 15 of 100 queries were never asked before; ``related`` asks for pins like a random one.
-Latencies count from the scheduled time of each request (:mod:`benchmarks.serving.load`). Service and load share the
-cores of one machine, and talk over its loopback interface only.
+The load begins when the service has read ahead the rows of all pins that it keeps. Latencies count from the scheduled
+time of each request (:mod:`benchmarks.serving.load`). Service and load share the cores of one machine, and talk over
+its loopback interface only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,8 @@ NEW = 0.15
 WARM_SECONDS = 3.0
 P99_MS = 100.0
 """What a p99 may be at most."""
+READ_AHEAD_SECONDS = 2.0
+"""A service that has read no further row for so long is done with it."""
 GROWTH = 1.1
 """What the memory at the end may be of that at the beginning, of the whole run."""
 
@@ -70,6 +75,18 @@ class Requests:
             yield {"pin_id": self.pins[row], "limit": 10}
 
 
+def wait_for_rows(service: Service) -> int:
+    """Wait until the service has read ahead what it will; how many pins that are."""
+    pins, before = 0, -1
+    while pins > before:
+        before = pins
+        time.sleep(READ_AHEAD_SECONDS)
+        with urllib.request.urlopen(f"{service.url}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        pins = int(float(next(line for line in lines if line.startswith("pinfeather_read_ahead_pins ")).split()[1]))
+    return pins
+
+
 def load(service: Service, path: str, bodies: Iterator[dict[str, Any]], rate: float, seconds: float) -> dict[str, Any]:
     """What a second process saw of the service under these requests."""
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
@@ -90,6 +107,7 @@ def run(paths: RepoPaths, seconds: float) -> dict[str, Any]:
     """All cases against one service, one after the other."""
     requests = Requests(paths)
     with serving(paths.root) as service:
+        ahead = wait_for_rows(service)
         for start in range(0, len(requests.queries), 100):
             service.post("/v1/embed-queries", {"queries": requests.queries[start : start + 100]})
         load(service, "/v1/score", requests.score(int(50 * WARM_SECONDS)), 50, WARM_SECONDS)
@@ -102,7 +120,7 @@ def run(paths: RepoPaths, seconds: float) -> dict[str, Any]:
         begin = service.memory_mib()
         results = {name: load(service, *case, seconds) for name, case in cases.items()}
         end = service.memory_mib()
-    return {"seconds": seconds, "cases": results, "memory_mib": [begin, end]}
+    return {"seconds": seconds, "read_ahead_pins": ahead, "cases": results, "memory_mib": [begin, end]}
 
 
 def failures(report: dict[str, Any]) -> list[str]:

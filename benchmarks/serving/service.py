@@ -35,6 +35,10 @@ class Service:
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return round(int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024, 1)
 
+    def has_loaded(self, library: str) -> bool:
+        """Whether a file whose name has ``library`` in it is mapped into its memory."""
+        return library in Path(f"/proc/{self.pid}/maps").read_text()
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The answer to one request."""
         data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}

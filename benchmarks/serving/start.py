@@ -7,7 +7,7 @@ Run from the checkout's root (about two minutes on 2 cores, and five more once t
 Each is a new process, and they take turns. ``import`` is from before to after the import in a process that has done
 nothing else, ``first answer`` from the start of the process to the vectors of 100 pins. Feast reads the same rows from
 the same store. ``ready`` is from the start of ``pinfeather serve`` to the first 200 of its /readyz: publication and
-model are loaded, and a search was done.
+model are loaded, and a search was done. ``memory`` is what it then has in memory, and ``torch`` whether that is a part.
 """
 
 from __future__ import annotations
@@ -71,24 +71,29 @@ def once(load: str, ask: str, repo: Path, pins: list[str]) -> dict[str, float]:
 def run(repo: Path, pins: list[str], rounds: int) -> dict[str, Any]:
     """Medians of ``rounds`` processes each, after one that fills the caches of the disk."""
     times: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
-    ready: list[float] = []
+    ready: list[dict[str, float]] = []
+    torch = False
     for number in range(rounds + 1):
         for name, (load, ask) in WAYS.items():
             times[name].append(once(load, ask, repo, pins))
         with serving(repo) as service:
-            ready.append(service.seconds_to_ready)
+            ready.append({"ready_s": service.seconds_to_ready, "memory_mib": service.memory_mib()})
+            torch = torch or service.has_loaded("libtorch")
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
-    report: dict[str, Any] = {
-        name: {key: round(median(each[key] for each in found[1:]), 3) for key in found[0]}
-        for name, found in times.items()
-    }
-    report["service"] = {"ready_s": round(median(ready[1:]), 3), "worst_s": round(max(ready[1:]), 3)}
+    report: dict[str, Any] = {name: _medians(found) for name, found in times.items()}
+    worst = round(max(each["ready_s"] for each in ready[1:]), 3)
+    report["service"] = _medians(ready) | {"worst_s": worst, "torch": torch}
     return report
+
+
+def _medians(found: list[dict[str, float]]) -> dict[str, float]:
+    """Of each figure, without the first round."""
+    return {key: round(median(each[key] for each in found[1:]), 3) for key in found[0]}
 
 
 def table(report: dict[str, Any]) -> str:
     """The results as Markdown."""
-    ours, feast = report["PinClient"], report["Feast"]
+    ours, feast, service = report["PinClient"], report["Feast"], report["service"]
     return "\n".join(
         [
             "| | PinClient | Feast | ratio |",
@@ -97,7 +102,8 @@ def table(report: dict[str, Any]) -> str:
                 f"| {words} | {ours[key]:.2f} s | {feast[key]:.2f} s | {feast[key] / ours[key]:.1f} |"
                 for words, key in (("import", "import_s"), ("first answer", "first_answer_s"))
             ),
-            f"| `pinfeather serve` ready | {report['service']['ready_s']:.2f} s | | |",
+            f"| `pinfeather serve` ready | {service['ready_s']:.2f} s | | |",
+            f"| its memory, {'with' if service['torch'] else 'without'} torch | {service['memory_mib']:.0f} MiB | | |",
         ]
     )
 
@@ -121,6 +127,8 @@ def main() -> None:
         late.append(f"ready after {report['service']['ready_s']} s, not within {READY_SECONDS:g}")
     if report["PinClient"]["import_s"] > IMPORT_SECONDS:
         late.append(f"import takes {report['PinClient']['import_s']} s, not {IMPORT_SECONDS:g}")
+    if report["service"]["torch"]:
+        late.append("the service has loaded torch")
     report["not_met"] = late
     save("serving_start", report, options.out)
     print(table(report))

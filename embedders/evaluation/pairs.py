@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from embedders.evaluation.metrics import LEVELS, Floats, Ints
 from embedders.evaluation.slices import COLUMNS, read_slices, read_teacher
+from embedders.table_files import read_table_file
 from embedders.targets import soft_targets
 from feature_repo.errors import PinfeatherError
 from feature_repo.lexical import encode_blob
@@ -101,7 +102,7 @@ class PairSet:
         :raises PinfeatherError: if the file cannot be read, lacks a column, has no rows, or holds a level outside 1..5.
         """
         path = Path(path)
-        table = _read_table(path)
+        table = read_table_file(path, "pairs", "query, title, optional description and level", guessed=("level",))
         columns = {str(name).strip().lower(): name for name in table.column_names}
         if len(columns) < len(table.column_names):
             raise PinfeatherError(
@@ -166,33 +167,6 @@ class PairSet:
         :raises PinfeatherError: if there are neither.
         """
         return self.targets if self.targets is not None else np.eye(LEVELS)[self.require_levels() - 1]
-
-
-def _read_table(path: Path) -> pa.Table:
-    """The whole file as text and number columns."""
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    if not path.is_file():
-        raise PinfeatherError(f"{path} does not exist or is no file: give a .parquet or .csv file of pairs.")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pyarrow.parquet.read_table(path)
-        if path.suffix.lower() in (".csv", ".tsv"):
-            parsing = pyarrow.csv.ParseOptions(
-                delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True
-            )
-            names = pyarrow.csv.open_csv(path, parse_options=parsing).schema.names
-            as_text = dict.fromkeys((name for name in names if name.strip().lower() != "level"), pa.string())
-            converting = pyarrow.csv.ConvertOptions(column_types=as_text, null_values=[""], strings_can_be_null=True)
-            return pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=converting)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise PinfeatherError(
-            f"{path} cannot be read as {path.suffix[1:]} ({error}). Expected a Parquet file or a CSV in UTF-8 "
-            "with a header row: query, title, optional description and level."
-        ) from error
-    raise PinfeatherError(f"{path} ends in {path.suffix or 'nothing'}: allowed are .parquet, .pq, .csv and .tsv.")
 
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from feature_repo.aggregates.log import forget_state, open_log
+from feature_repo.aggregates.log import Log, forget_state, open_log
 from feature_repo.aggregates.log.effects import DAY
 from feature_repo.aggregates.schemas import VIEW_SCHEMAS
 from feature_repo.aggregates.session import Resources, Session, microseconds
@@ -83,7 +83,7 @@ def aggregate(
     :raises UsageError: for a ``min_users`` or ``window_days`` below 1.
     :raises PinfeatherError: if something was erased meanwhile; nothing is replaced then.
     """
-    from feature_repo.aggregates import boards, captions, content, engagement, links, pair_rows, queries, relevance
+    from feature_repo.aggregates import relevance
     from feature_repo.report.storage import note_run
 
     for name, value in (("min_users", min_users), ("window_days", window_days)):
@@ -99,19 +99,9 @@ def aggregate(
         moment = microseconds(as_of) if as_of else max(microseconds(datetime.now(UTC)), latest)
         session.cut_off(moment)
         pins = session.value("SELECT count(*) FROM alive")
-        stages: list[tuple[str, Callable[[], None]]] = [
-            ("pins", lambda: content.write_content(session)),
-            ("links", lambda: links.write_link_text(session)),
-            ("captions", lambda: captions.write_captions(session)),
-            ("boards", lambda: boards.write_board_titles(session, min_users)),
-            ("search log", lambda: queries.read_log(session, log, moment - window_days * DAY, min_users)),
-            ("queries and pins", lambda: pair_rows.write_pairs(session, log)),
-            ("engaged queries", lambda: queries.write_engaged_queries(session, log, min_users)),
-            ("queries", lambda: queries.write_query_stats(session, log)),
-            ("engagement", lambda: engagement.write_engagement(session, log)),
-        ]
-        for number, (stage, run) in enumerate(stages, start=1):
-            run()
+        stages = _stages(session, log, moment - window_days * DAY, min_users)
+        for number, (stage, write) in enumerate(stages, start=1):
+            write()
             _tell(progress, stage, number, len(stages))
         relevance.write_relevance(session, log, lambda done: _tell(progress, "lexical tokens", done, pins))
         left_out = _left_out(session) | {"search_log": log.left_out}
@@ -119,20 +109,41 @@ def aggregate(
         with unless_erased(paths, erasures):
             session.commit()
             log.commit(session.source(relevance.VIEW))
-        report = AggregateReport(
-            datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment),
-            dict(session.rows),
-            left_out,
-            {table: dict(reasons.most_common()) for table, reasons in session.screened.items()},
-            "full" if log.reason else "merged",
-            log.reason,
-            len(log.files),
-            time.perf_counter() - started,
-        )
+        report = _report(session, log, moment, left_out, time.perf_counter() - started)
     if folder is None:
         given = {"as_of": as_of and as_of.isoformat(), "min_users": min_users, "window_days": window_days}
         note_run(paths, "aggregate", {**report.to_json(), "options": given})
     return report
+
+
+def _stages(session: Session, log: Log, since: int, min_users: int) -> list[tuple[str, Callable[[], None]]]:
+    """What writes the views whose steps are not counted, by name, in an order in which each finds what it reads."""
+    from feature_repo.aggregates import boards, captions, content, engagement, links, pair_rows, queries
+
+    return [
+        ("pins", lambda: content.write_content(session)),
+        ("links", lambda: links.write_link_text(session)),
+        ("captions", lambda: captions.write_captions(session)),
+        ("boards", lambda: boards.write_board_titles(session, min_users)),
+        ("search log", lambda: queries.read_log(session, log, since, min_users)),
+        ("queries and pins", lambda: pair_rows.write_pairs(session, log)),
+        ("engaged queries", lambda: queries.write_engaged_queries(session, log, min_users)),
+        ("queries", lambda: queries.write_query_stats(session, log)),
+        ("engagement", lambda: engagement.write_engagement(session, log)),
+    ]
+
+
+def _report(session: Session, log: Log, moment: int, left_out: dict[str, int], seconds: float) -> AggregateReport:
+    return AggregateReport(
+        as_of=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment),
+        views=dict(session.rows),
+        left_out=left_out,
+        screened={table: dict(reasons.most_common()) for table, reasons in session.screened.items()},
+        log="full" if log.reason else "merged",
+        log_reason=log.reason,
+        log_files=len(log.files),
+        seconds=seconds,
+    )
 
 
 def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:

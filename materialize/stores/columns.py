@@ -130,6 +130,7 @@ class Columns:
         self._used = np.zeros(0, dtype=np.int64)
         """When each row was last asked for; 0 for one that is free."""
         self._free: list[int] = []
+        self._expected = 0
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -149,12 +150,43 @@ class Columns:
         missing = {key: number for number, key in enumerate(dict.fromkeys(lacking))}
         fresh = load(list(missing))
         with self._cache.lock:
-            self._keep(list(missing), fresh)
+            self._keep(list(missing), fresh, self._cache.tick(), self._cache.max_bytes)
         places = np.array([missing[key] for key in lacking], dtype=np.int64)
         if len(absent) == len(keys):
             return {name: array[places] for name, array in fresh.items()}
         for name, array in kept.items():
             array[absent] = fresh[name][places]
+        return kept
+
+    def fill(self, keys: Sequence[str], load: Callable[[list[str]], Arrays], max_bytes: int) -> bool:
+        """Keep rows that nobody has asked for yet, as the first ones to go again; whether all of them are kept.
+
+        They push out no others, and are kept only as long as the whole cache has no more than ``max_bytes``.
+        """
+        with self._cache.lock:
+            lacking = list(dict.fromkeys(key for key in keys if key not in self._rows))
+            most = min(max_bytes, self._cache.max_bytes)
+            full = self._cache.bytes >= most
+        if not lacking or full:
+            return not lacking
+        fresh = load(lacking)
+        with self._cache.lock:
+            self._keep(lacking, fresh, 1, most - self._cache.bytes)
+            return all(key in self._rows for key in lacking)
+
+    def expect(self, count: int) -> None:
+        """Make room for ``count`` rows at once while it costs nothing; else it grows by steps, which hold up readers.
+
+        Room that nobody writes to takes no memory.
+        """
+        with self._cache.lock:
+            self._expected = count
+
+    def keys(self) -> list[str]:
+        """The keys of what is kept, those that were asked for last first."""
+        with self._cache.lock:
+            rows = np.flatnonzero(self._used)
+            kept: list[str] = self._keys[rows[np.argsort(-self._used[rows], kind="stable")]].tolist()
         return kept
 
     def oldest(self) -> int:
@@ -190,14 +222,17 @@ class Columns:
         self._rows = {key: row for row, key in enumerate(self._keys[: len(rows)].tolist())}
         self._free = list(range(after - 1, len(rows) - 1, -1))
 
-    def _keep(self, keys: list[str], fresh: Arrays) -> None:
-        """Keep what was read, unless another thread has done so meanwhile; the caller holds the lock."""
+    def _keep(self, keys: list[str], fresh: Arrays, used: int, most: int) -> None:
+        """Keep what was read, at most so many bytes of it, unless another thread has done so meanwhile.
+
+        The caller holds the lock.
+        """
         new = np.array([number for number, key in enumerate(keys) if key not in self._rows], dtype=np.int64)
         if not len(new):
             return
         self._widen(fresh)
         sizes = self._bytes_of(keys, fresh)[new]
-        fitting = int(np.searchsorted(np.cumsum(sizes), self._cache.max_bytes, side="right"))
+        fitting = int(np.searchsorted(np.cumsum(sizes), most, side="right"))
         new, sizes = new[:fitting], sizes[:fitting]
         self._make_room(fitting)
         rows = [self._free.pop() for _ in range(fitting)]
@@ -206,7 +241,7 @@ class Columns:
             self._arrays[name][rows] = array[new]
         self._keys[rows] = names
         self._sizes[rows] = sizes
-        self._used[rows] = self._cache.tick()
+        self._used[rows] = used
         self._rows.update(zip(names, rows, strict=True))
         self.bytes += int(sizes.sum())
         self._cache.shrink()
@@ -236,7 +271,7 @@ class Columns:
         if len(self._free) >= count:
             return
         before = len(self._keys)
-        after = max(2 * before, before + count, _FEWEST)
+        after = max(2 * before, before + count, self._expected, _FEWEST)
         self._arrays = {name: _longer(array, after) for name, array in self._arrays.items()}
         self._keys, self._sizes, self._used = (_longer(each, after) for each in (self._keys, self._sizes, self._used))
         self._free += range(after - 1, before - 1, -1)

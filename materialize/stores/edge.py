@@ -5,26 +5,50 @@ A folder of collections belongs to one process at a time; :mod:`~materialize.sto
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy.typing as npt
 
+from . import edge_index
 from .checks import check_filter, check_name, check_newer, check_points, check_query, drop_older
-from .columns import Arrays, Kind
+from .columns import Arrays, Columns, Kind
 from .conditions import Condition
-from .edge_collection import EdgeCollection, read_spec
+from .edge_collection import CONFIG, CollectionClosedError, EdgeCollection, read_spec
+from .edge_index import Indexing, IndexingError, build_index
 from .errors import BadInputError, SpecMismatchError, StoreError, missing
+from .files import copy_tree
 from .points import DEFAULT_VECTOR, CollectionSpec, Hit, Point, SparseVector
 from .port import PayloadFields
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _REWRITTEN = ".rewritten"
 PAGE = 1000
 """Points of a collection in memory while it is rewritten."""
+
+
+def _again(read: Callable[Concatenate[EdgeReads, P], T]) -> Callable[Concatenate[EdgeReads, P], T]:
+    """Read once more, from what took its place, if a collection is replaced between its opening and the read."""
+
+    @wraps(read)
+    def reading(self: EdgeReads, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(self, *args, **kwargs)
+        except CollectionClosedError:
+            return read(self, *args, **kwargs)
+
+    return reading
 
 
 class EdgeReads(ABC):
@@ -37,16 +61,34 @@ class EdgeReads(ABC):
         :raises CollectionMissingError: if there is none of that name.
         """
 
+    @_again
     def get_many(
         self, name: str, ids: Sequence[str], with_payload: PayloadFields = True, with_vectors: bool = False
     ) -> list[Point | None]:
         """See :class:`~.port.VectorStore`."""
         return self._open(name).get_many(ids, with_payload, with_vectors)
 
+    @_again
     def columns(self, name: str, kind: Kind, keys: Sequence[str]) -> Arrays:
         """See :func:`~.columns.read_columns`."""
         return self._open(name).columns(kind, keys)
 
+    @_again
+    def read_ahead(self, name: str, kind: Kind, keys: Sequence[str], max_bytes: int) -> bool:
+        """See :meth:`~.columns.Columns.fill`; False where nothing is kept."""
+        return self._open(name).read_ahead(kind, keys, max_bytes)
+
+    @_again
+    def kept(self, name: str, kind: Kind) -> Columns | None:
+        """What is kept of one kind of arrays, None where nothing is."""
+        return self._open(name).kept(kind)
+
+    @_again
+    def size(self, name: str) -> int:
+        """How many points there are; unlike :meth:`count` this costs next to nothing."""
+        return self._open(name).size()
+
+    @_again
     def search(
         self,
         name: str,
@@ -64,12 +106,14 @@ class EdgeReads(ABC):
         check_filter(name, collection.spec, filter)
         return collection.search(query, limit, using, filter, with_payload, with_vectors, exact)
 
+    @_again
     def count(self, name: str, filter: Condition | None = None) -> int:
         """See :class:`~.port.VectorStore`."""
         collection = self._open(name)
         check_filter(name, collection.spec, filter)
         return collection.count(filter)
 
+    @_again
     def scroll(
         self,
         name: str,
@@ -92,6 +136,7 @@ class EdgeStore(EdgeReads):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
+        self.indexing: Indexing = edge_index.INDEXING
         self._opened: dict[str, EdgeCollection] = {}
         self._lock = threading.RLock()
         self._closed = False
@@ -143,24 +188,77 @@ class EdgeStore(EdgeReads):
     def rewrite(self, name: str) -> None:
         """Write a collection anew from its points: the engine keeps the bytes of deleted and replaced ones for long.
 
-        A kill leaves the old one or the new one; :meth:`end_rewrites` ends it.
+        What is large enough for an index gets one. A kill leaves the old one or the new one; :meth:`end_rewrites` ends
+        it.
         """
         path = self._folder(name)
-        fresh, old = path.with_name(f".{name}{_REWRITTEN}"), path.with_name(f".{name}.dropped")
         with self._lock:
             collection = self._open(name)
-            shutil.rmtree(fresh, ignore_errors=True)
+
+            def build(fresh: Path) -> None:
+                points = _copy_points(collection, fresh)
+                if collection.spec.vectors and self.indexing.due(0, points):
+                    try:
+                        build_index(fresh, fresh / CONFIG, points, self.indexing)
+                    except IndexingError as error:
+                        logger.warning("%s Searches read all of them until a run indexes them.", error)
+                        shutil.rmtree(fresh)
+                        _copy_points(collection, fresh)
+
+            self._replace(path, build)
+
+    def unindexed(self, name: str) -> int:
+        """How many vectors :meth:`index` would put into the index or take out of it, 0 where it is not worth it yet."""
+        with self._lock:
+            collection = self._open(name)
+            collection.flush()  # before that the engine's files do not say
+            indexed, unindexed = collection.vector_counts()
+            gone = indexed + unindexed - collection.size() * len(collection.spec.vectors)
+        return max(unindexed, gone) if self.indexing.due(indexed, unindexed, gone) else 0
+
+    def index(self, name: str, stop: Callable[[], bool] | None = None) -> None:
+        """Index the vectors of a collection, see :mod:`.edge_index`; minutes for 100,000. Writers wait, reads go on.
+
+        A kill leaves the collection as it was, or indexed.
+
+        :param stop: asked five times a second whether to give up.
+        :raises IndexingError: if that fails; the collection is as it was.
+        """
+        path = self._folder(name)
+        with self._lock:
+            collection = self._open(name)
+            collection.flush()
+            vectors = sum(collection.vector_counts())
+
+            def build(fresh: Path) -> None:
+                copy_tree(path, fresh)
+                build_index(fresh, fresh / CONFIG, vectors, self.indexing, stop)
+
             try:
-                _copy_points(collection, fresh)
+                self._replace(path, build)
+            except OSError as error:  # a full disk, most often
+                raise IndexingError(f"The vectors in {path} were not indexed: {error.strerror}.") from error
+
+    def _replace(self, path: Path, build: Callable[[Path], None]) -> None:
+        """Put what ``build`` makes in a folder of its own in the place of a collection; the caller holds the lock."""
+        fresh, old = path.with_name(f".{path.name}{_REWRITTEN}"), path.with_name(f".{path.name}.dropped")
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            build(fresh)
+            self._will_change(path.name)
+            opened = self._opened.pop(path.name)  # before it is closed: who reads from now on waits for the lock
+            try:
+                opened.close()
             except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
+                self._opened[path.name] = opened
                 raise
-            self._will_change(name)
-            self._opened.pop(name).close()
-            shutil.rmtree(old, ignore_errors=True)
-            os.rename(path, old)
-            os.rename(fresh, path)
-            shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
+        os.rename(fresh, path)
+        shutil.rmtree(old, ignore_errors=True)
 
     def end_rewrites(self) -> None:
         """Put collections in place whose rewrite was killed when the old one was gone already."""
@@ -176,6 +274,7 @@ class EdgeStore(EdgeReads):
         if unless_newer is not None:
             check_newer(name, collection.spec, checked, unless_newer)
         with self._lock:
+            collection = self._open(name)  # another one, if it was replaced while this waited
             if unless_newer is not None:  # nobody else writes in between: the folder is this process's
                 checked = drop_older(checked, unless_newer, collection.newer_values(checked, unless_newer))
             if checked:
@@ -191,7 +290,7 @@ class EdgeStore(EdgeReads):
         if ids is None or len(ids):
             with self._lock:
                 self._will_change(name)
-                collection.delete(ids, filter)
+                self._open(name).delete(ids, filter)  # another one, if it was replaced while this waited
 
     def flush(self) -> None:
         """See :class:`~.port.VectorStore`."""
@@ -227,17 +326,20 @@ class EdgeStore(EdgeReads):
             return self._opened.setdefault(name, self._opened.get(name) or EdgeCollection(path))
 
 
-def _copy_points(collection: EdgeCollection, target: Path) -> None:
-    """A new collection in ``target`` with the points of another, page by page, all on disk."""
+def _copy_points(collection: EdgeCollection, target: Path) -> int:
+    """A new collection in ``target`` with the points of another, page by page, all on disk; how many there are."""
     fresh = EdgeCollection.create(target, collection.spec)
+    copied = 0
     try:
         after = None
         while True:
             points, after = collection.page(PAGE, after)
             if points:
                 fresh.upsert(points)
+                copied += len(points)
             if after is None:
                 break
         fresh.flush()
     finally:
         fresh.close()
+    return copied

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,18 @@ import qdrant_edge as engine
 from .checks import check_id
 from .columns import Arrays, ColumnCache, Columns, Kind
 from .conditions import Condition
-from .edge_models import from_sparse, sparse_names, to_config, to_filter, to_index, to_point, to_sparse, vector_reader
+from .edge_index import vector_counts
+from .edge_models import (
+    from_sparse,
+    search_params,
+    sparse_names,
+    to_config,
+    to_filter,
+    to_index,
+    to_point,
+    to_sparse,
+    vector_reader,
+)
 from .errors import StoreBusyError, StoreCorruptError, StoreError
 from .files import write_durably
 from .payload import Packing, Selection, path_of, select, selection
@@ -32,8 +44,14 @@ from .row_cache import CachedRow, CollectionRows, Look, RowCache
 
 CONFIG = "edge_config.json"
 SIDE_FILE = "pinfeather.json"
+CLOSE_SECONDS = 10.0
+"""So long closing waits for reads."""
 BATCH = 500
 """Points of one engine call when writing."""
+
+
+class CollectionClosedError(StoreError):
+    """The collection was closed by another thread."""
 
 
 @contextmanager
@@ -45,6 +63,8 @@ def engine_errors(what: str) -> Iterator[None]:
         raise
     except BaseException as error:  # a Rust panic derives from BaseException alone
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "Shard is not initialized" in reason:
+            raise CollectionClosedError(f"{what} failed: it was closed meanwhile.") from error
         if "WouldBlock" in reason:
             raise StoreBusyError(
                 f"{what} failed: the folder is in use by another process, and an Edge folder belongs to one. "
@@ -121,9 +141,16 @@ class EdgeCollection:
         return cls(path)
 
     def close(self) -> None:
-        """Release the folder."""
+        """Release the folder, once the reads of other threads that are under way are done."""
+        ends = time.monotonic() + CLOSE_SECONDS
         with engine_errors(f"Closing the collection folder {self.path}"):
-            self._shard.close()
+            while True:
+                try:
+                    return self._shard.close()
+                except RuntimeError as error:  # so the binding refuses while another thread is in a call
+                    if "borrowed" not in str(error) or time.monotonic() >= ends:
+                        raise
+                time.sleep(0.001)
 
     def flush(self) -> None:
         """Return once everything is on disk; costs nothing where nothing was written since."""
@@ -143,10 +170,15 @@ class EdgeCollection:
             self.spec = replace(self.spec, indexes={**self.spec.indexes, **indexes})
             _write_side_file(self.path, self.spec)
 
-    def is_empty(self) -> bool:
-        """Whether it holds no point; costs next to nothing."""
+    def size(self) -> int:
+        """How many points there are; costs next to nothing."""
         with engine_errors(f"Reading from {self.path}"):
-            return self._shard.info().points_count == 0
+            return self._shard.info().points_count
+
+    def vector_counts(self) -> tuple[int, int]:
+        """See :func:`~.edge_index.vector_counts`."""
+        with engine_errors(f"Reading from {self.path}"):
+            return vector_counts(self.path)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write checked points in batches."""
@@ -175,7 +207,7 @@ class EdgeCollection:
         Only of those where this is greater than the least whole number that ``points`` hold there: no other of them
         can be newer than what is to be written, and asking for all would read every payload.
         """
-        if not points or self.is_empty():
+        if not points or not self.size():
             return {}
         least = min(point.payload[key] for point in points)
         path = path_of(key)
@@ -204,12 +236,24 @@ class EdgeCollection:
 
     def columns(self, kind: Kind, keys: Sequence[str]) -> Arrays:
         """See :func:`~.columns.read_columns`."""
-        if self._column_cache is None:
+        kept = self.kept(kind)
+        if kept is None:
             return kind.read(self._points, keys)
+        return kept.read(keys, lambda missing: kind.read(self._points, missing))
+
+    def read_ahead(self, kind: Kind, keys: Sequence[str], max_bytes: int) -> bool:
+        """See :meth:`~.columns.Columns.fill`; False where nothing is kept."""
+        kept = self.kept(kind)
+        return kept is not None and kept.fill(keys, lambda missing: kind.read(self._points, missing), max_bytes)
+
+    def kept(self, kind: Kind) -> Columns | None:
+        """What is kept of one kind of arrays, None where nothing is."""
+        if self._column_cache is None:
+            return None
         kept = self._columns.get(kind.name)
         if kept is None:  # two threads at once: the one whose columns are lost reads once for nothing
             kept = self._columns[kind.name] = self._column_cache.columns()
-        return kept.read(keys, lambda missing: kind.read(self._points, missing))
+        return kept
 
     def _points(self, ids: list[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
         """As :meth:`get_many`, and keeps nothing."""
@@ -266,10 +310,12 @@ class EdgeCollection:
             filter=to_filter(condition),
             with_payload=fields,
             with_vector=self._vector_names(with_vectors),
-            params=engine.SearchParams(exact=True) if exact else None,
+            params=search_params(exact, filtered=condition is not None),
         )
         with engine_errors(f"Searching {self.path}"):
             hits = self._shard.query(request)
+            if fields is False and not with_vectors:
+                return [Hit(str(hit.id), hit.score, {}, {}) for hit in hits]
             points = [self._point(hit, parts) for hit in hits]
             return [Hit(p.id, hit.score, p.payload, p.vectors) for p, hit in zip(points, hits, strict=True)]
 

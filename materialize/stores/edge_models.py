@@ -10,6 +10,7 @@ import numpy as np
 import qdrant_edge as engine
 
 from .conditions import And, Condition, Match, Not, Or, Range
+from .edge_index import EF
 from .errors import BadInputError
 from .points import CollectionSpec, FloatVector, IndexKind, Point, SparseVector
 
@@ -40,6 +41,16 @@ def to_config(spec: CollectionSpec) -> engine.EdgeConfig:
     if not dense and not sparse:
         sparse = {_PLACEHOLDER: engine.EdgeSparseVectorParams()}
     return engine.EdgeConfig(vectors=dense, sparse_vectors=sparse)
+
+
+def search_params(exact: bool, filtered: bool) -> engine.SearchParams:
+    """How to search; it matters only where there is an index."""
+    if exact:
+        return engine.SearchParams(exact=True)
+    # The graph of all points falls apart for the few that match: without ACORN, which steps over those that do not,
+    # a filter that a quarter of the points match loses half of the ten nearest.
+    acorn = engine.AcornSearchParams(enable=True, max_selectivity=1.0) if filtered else None
+    return engine.SearchParams(hnsw_ef=EF, acorn=acorn)
 
 
 def sparse_names(config: Mapping[str, Any]) -> tuple[str, ...]:

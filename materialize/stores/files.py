@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_BIG_DATA = re.compile(r"(chunk_\d+\.mmap|page_\d+\.dat)")
-"""The engine changes these on upserts only, so readers may share them; it overlooks symlinks, hence hard links."""
+_BIG_DATA = re.compile(r"chunk_\d+\.mmap|page_\d+\.dat|matrix\.dat|links\w*\.bin|inverted_index\.dat")
+"""The engine changes these on upserts only, those of an index never, so readers may share them; it overlooks symlinks,
+hence hard links."""
 _BLOCK = 1 << 20
 _PAGE = 4096
 _FICLONE = 0x40049409

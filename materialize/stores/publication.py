@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,14 @@ class Writer(EdgeReads):
     def rewrite(self, name: str) -> None:
         """See :meth:`~.edge.EdgeStore.rewrite`."""
         self._shared().rewrite(name)
+
+    def unindexed(self, name: str) -> int:
+        """See :meth:`~.edge.EdgeStore.unindexed`."""
+        return self._shared().unindexed(name)
+
+    def index(self, name: str, stop: Callable[[], bool] | None = None) -> None:
+        """See :meth:`~.edge.EdgeStore.index`."""
+        self._shared().index(name, stop)
 
     def forget_former(self) -> list[int]:
         """Remove every publication but the newest; numbers of those that readers hold, which go when they let go."""

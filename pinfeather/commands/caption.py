@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -22,7 +21,7 @@ from pinfeather.options import (
     max_gone_option,
     repo_option,
 )
-from pinfeather.output import emit_json, progress, say, table
+from pinfeather.output import emit_json, progress, say, say_at_once, table
 
 if TYPE_CHECKING:
     from embedders.captions.model import CaptionerFolder
@@ -173,7 +172,7 @@ def _check_options(context: click.Context, model: str | None, use: str | None, g
         if use == _THIS or idle:
             raise UsageError(
                 f"Captioning needs a model: give --model ID or DIR. Without one {' and '.join(idle or ['--use'])} "
-                "would do nothing; --use NAME switches to a former captioner, and no option lists the captioners."
+                "would do nothing; --use NAME switches to a former captioner, and without options they are listed."
             )
         return
     if use not in (None, _THIS):
@@ -208,7 +207,7 @@ def _caption(
     named = ("batch", "limit", "max_gone", "allow_deletes", "lock_timeout")
     with (
         spill_folder(paths.data) as scratch,
-        stop_on_signal(_tell_at_once) as stop,
+        stop_on_signal(say_at_once) as stop,
         progress("caption", as_json, lines=True) as tell,
     ):
         options = CaptionOptions(
@@ -283,8 +282,3 @@ def _show(counts: CaptionCounts) -> None:
     if counts.without_hash:
         say(f"{counts.without_hash:,} pins name an image and no image_sha256: they get no caption.")
     say(f"Captioner {counts.captioner}; in use is {counts.in_use or 'none yet'}.")
-
-
-def _tell_at_once(text: str) -> None:
-    """Like :func:`say`, from inside a signal handler, where a buffered stream may be in use."""
-    os.write(2, f"{text}\n".encode())

@@ -47,7 +47,7 @@ def demo_command(pins: int, seed: int, folder: str | None, as_json: bool) -> Non
         if as_json:
             emit_json(report.to_json())
         else:
-            _show(report.to_json(), root)
+            _show(report.to_json())
             _listings(root)
             _next(root if folder else None)
     finally:
@@ -55,7 +55,7 @@ def demo_command(pins: int, seed: int, folder: str | None, as_json: bool) -> Non
             shutil.rmtree(root.parent, ignore_errors=True)
 
 
-def _show(report: dict[str, Any], root: Path) -> None:
+def _show(report: dict[str, Any]) -> None:
     runs = [("first", "first"), ("again", "second"), ("7 edited, 3 deleted", "edited")]
     columns = ("new", "changed", "unchanged", "gone", "encoded_texts", "upserted", "deleted", "seconds")
     rows = [[name, *(report[key][column] for column in columns)] for name, key in runs]

@@ -9,15 +9,7 @@ import click
 
 from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
-from pinfeather.options import (
-    allow_deletes_option,
-    device_option,
-    json_option,
-    lock_timeout_option,
-    max_gone_option,
-    precision_option,
-    repo_option,
-)
+from pinfeather.options import json_option, repo_option, run_options
 from pinfeather.output import emit_json, progress, say, table
 
 if TYPE_CHECKING:
@@ -49,11 +41,7 @@ if TYPE_CHECKING:
     show_envvar=True,
     help="Distinct people behind each title or query; default as `aggregate` was run last.",
 )
-@device_option
-@precision_option
-@max_gone_option
-@allow_deletes_option
-@lock_timeout_option
+@run_options
 @json_option
 def erase_command(
     repo: str,
@@ -103,14 +91,19 @@ def erase_command(
     if check:
         _check(paths, subjects, given["lock_timeout"], as_json)
         return
+    _erase(paths, subjects, as_json, **given)
+
+
+def _erase(
+    paths: RepoPaths, subjects: Subjects, as_json: bool, min_users: int | None, purge_former: bool, **given: Any
+) -> None:
     from materialize.erasure.flow import erase
     from materialize.erasure.pending import is_pending
     from materialize.run import RunOptions
     from pinfeather.pipeline import fit_lexical
 
-    if not subjects and not given["purge_former"] and not is_pending(paths):
+    if not subjects and not purge_former and not is_pending(paths):
         raise UsageError("Nothing to erase: give --user, --pin or --query. No erasure was begun that could be ended.")
-    min_users, purge_former = given.pop("min_users"), given.pop("purge_former")
     with progress("erase", as_json) as tell:
         report = erase(
             paths,

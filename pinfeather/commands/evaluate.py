@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -115,8 +115,6 @@ def evaluate_command(
       pinfeather evaluate --repo my_repo --pairs held_out.parquet --scores scores.parquet
       pinfeather evaluate --pairs held_out.parquet --scorer teacher --bundle my_teacher --trec trec
     """
-    from embedders.evaluation.judging import contradictions, judge
-
     if plots is not None:
         from pinfeather.plots import load_pyplot
 
@@ -134,15 +132,8 @@ def evaluate_command(
         pairs = _read_pairs(pairs_file, by, without, plots)
         answers = _of_file(pairs, asked, repo, bundle, teacher, without, device)
         if out:
-            from pinfeather.training import write_scores
-
-            write_scores(out, pairs, next(one for one in answers if one.scorer == wanted[0]))
-            say(f"Wrote {len(pairs):,} rows to {out}.")
-    rows = judge(pairs, answers, by, against, seed=seed)
-    for row, answer in zip(rows, answers, strict=True):
-        row["without"] = list(answer.without)
-        if pairs_file is not None and pairs.levels is not None:
-            row["contradicting"] = contradictions(pairs)
+            _write_scores(out, pairs, next(one for one in answers if one.scorer == wanted[0]))
+    rows = _judged(pairs, answers, by, against, seed, of_file=pairs_file is not None)
     _write(pairs, answers, trec, plots)
     if as_json:
         emit_json(rows[0] if len(rows) == 1 else rows)
@@ -218,6 +209,24 @@ def _of_file(
 
     with progress("encode") as tell:
         return score_file(pairs, scorers, repo, bundle, device, running_total(tell), without, teacher)
+
+
+def _judged(
+    pairs: PairSet, answers: list[FileScores], by: tuple[str, ...], against: str | None, seed: int, of_file: bool
+) -> list[dict[str, Any]]:
+    """The figures of each scorer, with what it had to do without; of a file also how many rows contradict others."""
+    from embedders.evaluation.judging import contradictions, judge
+
+    rows = judge(pairs, answers, by, against, seed=seed)
+    found = {"contradicting": contradictions(pairs)} if of_file and pairs.levels is not None else {}
+    return [{**row, "without": list(answer.without), **found} for row, answer in zip(rows, answers, strict=True)]
+
+
+def _write_scores(out: Path, pairs: PairSet, answer: FileScores) -> None:
+    from pinfeather.training import write_scores
+
+    write_scores(out, pairs, answer)
+    say(f"Wrote {len(pairs):,} rows to {out}.")
 
 
 def _write(pairs: PairSet, answers: list[FileScores], trec: str | None, plots: str | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -12,6 +13,9 @@ from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
 from pinfeather.options import device_option, json_option, parse_time, precision_option, repo_option
 from pinfeather.output import emit_json, progress, say, table
+
+if TYPE_CHECKING:
+    from pinfeather.label_sources import Labels
 
 
 @click.command("examples")
@@ -97,7 +101,6 @@ def examples_command(
       pinfeather train examples --repo my_repo --out soft.parquet --from-teacher teacher-1
     """
     from materialize.spaces import live_space, load_space
-    from pinfeather import label_sources
     from pinfeather.training_set import TrainingSetOptions, build_training_set, check_out
 
     named = {"--labels": labels_file, "--from-log": from_log, "--from-teacher": from_teacher}
@@ -111,13 +114,7 @@ def examples_command(
     paths = RepoPaths.open(repo)
     start, end = _moment("--since", since), _moment("--until", until)
     space = load_space(paths, template_from) if template_from else live_space(paths)
-    if from_log:
-        labels = label_sources.from_log(paths, from_log, start, end)
-    elif from_teacher:
-        labels = label_sources.from_teacher(paths, from_teacher).between(start, end)
-    else:
-        labels = label_sources.from_file(path) if path else label_sources.judgments(paths)
-        labels = labels.between(start, end)
+    labels = _labels(paths, path, from_log, from_teacher, start, end)
     encoder = None
     if vectors:
         from materialize.encoders import Encoders
@@ -132,7 +129,26 @@ def examples_command(
     _show(note)
 
 
-def _moment(option: str, text: str | None) -> Any:
+def _labels(
+    paths: RepoPaths,
+    file: Path | None,
+    from_log: str | None,
+    from_teacher: str | None,
+    start: datetime | None,
+    end: datetime | None,
+) -> Labels:
+    """The labels from ``start`` on and before ``end``, of the source that was named, or else the judgments."""
+    from pinfeather import label_sources
+
+    if from_log:
+        return label_sources.from_log(paths, from_log, start, end)
+    if from_teacher:
+        return label_sources.from_teacher(paths, from_teacher).between(start, end)
+    labels = label_sources.from_file(file) if file else label_sources.judgments(paths)
+    return labels.between(start, end)
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
     try:
         return parse_time(text)
     except UsageError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from feature_repo.paths import RepoPaths
 from pinfeather.importers import crowdflower, esci, homedepot, wands
-from pinfeather.options import json_option
+from pinfeather.options import Decorator, json_option
 from pinfeather.output import emit_json, say, table
 
 Importer = Callable[[Path, Path], dict[str, int]]
@@ -20,32 +21,35 @@ def import_command() -> None:
     """Turn a public data set into raw tables and judgments of a repository."""
 
 
-def _help(text: str, name: str, path: str) -> str:
-    """The importer's own text, with examples."""
-    return f"{text}\n\n\b\nExamples:\n  pinfeather import {name} {path} {name}\n  pinfeather validate --repo {name}\n"
+def _data_set(name: str, text: str, path: str) -> Decorator:
+    """A command of the group that takes PATH and DIR; its help is the importer's own ``text``, with examples.
+
+    :param path: as the examples name what is imported.
+    """
+    help_ = f"{text}\n\n\b\nExamples:\n  pinfeather import {name} {path} {name}\n  pinfeather validate --repo {name}\n"
+
+    def command(function: Callable[..., Any]) -> click.Command:
+        taking = click.argument("path")(click.argument("directory", metavar="DIR")(function))
+        return import_command.command(name, help=help_)(taking)
+
+    return command
 
 
-@import_command.command("crowdflower", help=_help(crowdflower.HELP, "crowdflower", "train.csv"))
-@click.argument("path")
-@click.argument("directory", metavar="DIR")
+@_data_set("crowdflower", crowdflower.HELP, "train.csv")
 @json_option
 def crowdflower_command(path: str, directory: str, as_json: bool) -> None:
     """Import CrowdFlower's graded pairs."""
     _import("CrowdFlower", crowdflower.import_crowdflower, path, directory, as_json)
 
 
-@import_command.command("homedepot", help=_help(homedepot.HELP, "homedepot", "train.csv.zip"))
-@click.argument("path")
-@click.argument("directory", metavar="DIR")
+@_data_set("homedepot", homedepot.HELP, "train.csv.zip")
 @json_option
 def homedepot_command(path: str, directory: str, as_json: bool) -> None:
     """Import Home Depot's graded pairs."""
     _import("Home Depot", homedepot.import_homedepot, path, directory, as_json)
 
 
-@import_command.command("esci", help=_help(esci.HELP, "esci", "--locale es shopping_queries_dataset"))
-@click.argument("path")
-@click.argument("directory", metavar="DIR")
+@_data_set("esci", esci.HELP, "--locale es shopping_queries_dataset")
 @click.option(
     "--locale",
     "locales",
@@ -61,9 +65,7 @@ def esci_command(path: str, directory: str, locales: tuple[str, ...], as_json: b
     _import("ESCI", lambda source, raw: esci.import_esci(source, raw, wanted), path, directory, as_json)
 
 
-@import_command.command("wands", help=_help(wands.HELP, "wands", "WANDS/dataset"))
-@click.argument("path")
-@click.argument("directory", metavar="DIR")
+@_data_set("wands", wands.HELP, "WANDS/dataset")
 @json_option
 def wands_command(path: str, directory: str, as_json: bool) -> None:
     """Import Wayfair's graded pairs."""

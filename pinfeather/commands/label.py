@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 
 from feature_repo.paths import RepoPaths
 from pinfeather.options import device_option, json_option, lock_timeout_option, precision_option, repo_option
-from pinfeather.output import emit_json, progress, say, table
+from pinfeather.output import emit_json, progress, say, say_at_once, table
 
 if TYPE_CHECKING:
     from pinfeather.labelling import LabelCounts
@@ -81,7 +80,7 @@ def label_command(
     chosen = chosen_samples(paths, samples)  # before the model is loaded
     _, folder = named_models(paths, ("teacher",), None, teacher)
     loaded = Teacher.load(str(folder), device, precision)
-    with stop_on_signal(_tell_at_once) as stop, progress("label", as_json, lines=True) as tell:
+    with stop_on_signal(say_at_once) as stop, progress("label", as_json, lines=True) as tell:
         options = LabelOptions(chosen, limit, chunk, lock_timeout, tell, stop)
         counts = label(paths, loaded, options)
     if as_json:
@@ -98,8 +97,3 @@ def _show(counts: LabelCounts) -> None:
     names = ("pairs", "labelled", "relabelled", "skipped", "gone", "textless", "remaining", "encoded_pairs", "seconds")
     table(f"Labels by {counts.teacher}", names, [[answer[name] for name in names]])
     say(f"Teacher version {counts.teacher_version}.")
-
-
-def _tell_at_once(text: str) -> None:
-    """Like :func:`say`, from inside a signal handler, where a buffered stream may be in use."""
-    os.write(2, f"{text}\n".encode())

@@ -8,10 +8,9 @@ import click
 
 from feature_repo.errors import UsageError
 from pinfeather.filter_options import filter_options, filters_of
-from pinfeather.options import FiniteRange, device_option, json_option, repo_option
+from pinfeather.options import FiniteRange, device_option, json_option, limit_option, repo_option, space_option
 from pinfeather.output import emit_json, say, table
 
-limit_option = click.option("--limit", default=10, show_default=True, type=click.IntRange(1, 1000), show_envvar=True)
 diversity_option = click.option(
     "--diversity",
     default=0.3,
@@ -19,9 +18,6 @@ diversity_option = click.option(
     type=FiniteRange(0, 1),
     show_envvar=True,
     help="0 ranks by nearness alone, 1 by unlikeness to the pins above.",
-)
-space_option = click.option(
-    "--space", default="live", show_default=True, show_envvar=True, help="live, a public or a physical name."
 )
 
 

@@ -103,7 +103,7 @@ def train_student_command(
       pinfeather evaluate --repo my_repo --pairs held_out.parquet --bundle no-boards
     """
     from pinfeather.training import Judged
-    from pinfeather.training_student import train_student, train_student_on_files
+    from pinfeather.training_student import check_student, train_student, train_student_on_files
 
     given = {key: value for key, value in tower_options.items() if value is not None}
     if given and not towers:
@@ -119,10 +119,10 @@ def train_student_command(
             raise UsageError("--name, --space, --without and --live are of a repository: leave them out with --pairs.")
         trained = train_student_on_files(files, out, seed, teacher, human_share, how, dropout, device, say)
     else:
+        paths = RepoPaths.open(repo)
+        check_student(paths, name, teacher, human_share)
         with progress("encode", as_json) as tell:
-            judged = Judged.read(
-                RepoPaths.open(repo), None, device, running_total(tell), space, without=without, reencode=False
-            )
+            judged = Judged.read(paths, None, device, running_total(tell), space, without=without, reencode=False)
         trained = train_student(judged, name, seed, live, teacher, human_share, how, dropout, device, say)
     if as_json:
         emit_json(trained)

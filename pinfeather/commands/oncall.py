@@ -9,15 +9,7 @@ import click
 
 from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
-from pinfeather.options import (
-    allow_deletes_option,
-    device_option,
-    json_option,
-    lock_timeout_option,
-    max_gone_option,
-    precision_option,
-    repo_option,
-)
+from pinfeather.options import json_option, repo_option, run_options
 from pinfeather.output import emit_json, progress, running_total, say, table
 
 
@@ -28,11 +20,7 @@ from pinfeather.output import emit_json, progress, running_total, say, table
 )
 @click.option("--seed", default=0, show_default=True, show_envvar=True, help="Of the sample.")
 @click.option("--repair", is_flag=True, show_envvar=True, help="Heal what is found, then audit again.")
-@device_option
-@precision_option
-@max_gone_option
-@allow_deletes_option
-@lock_timeout_option
+@run_options
 @json_option
 def audit_command(repo: str, sample: int | None, seed: int, repair: bool, as_json: bool, **given: Any) -> None:
     """Compare source, ledger, vector log and store, as readers see them; exit code 1 if they disagree.

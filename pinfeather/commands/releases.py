@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from feature_repo.errors import UsageError
 from feature_repo.paths import RepoPaths
 from pinfeather.options import FiniteRange, device_option, json_option, lock_timeout_option, repo_option
 from pinfeather.output import emit_json, progress, say, table
+
+if TYPE_CHECKING:
+    from materialize.promotion import Switch
 
 
 @click.command("promote")
@@ -95,7 +99,7 @@ def promote_command(
     if bundle and no_bundle:
         raise UsageError("--bundle NAME and --no-bundle exclude each other.")
     paths = RepoPaths.open(repo)
-    space, encoders = physical_name(paths, space), Encoders(device)
+    space, encoders = physical_name(paths, space), Encoders(device, few=True)
     try:
         with progress("head queries", as_json) as tell:
             switch = promote(
@@ -110,23 +114,9 @@ def promote_command(
             )
     except GateError as error:
         switch = error.switch
-    if as_json:
-        emit_json(switch.to_json())
-    else:
-        rows = [[check.name, check.value, check.bound, check.passed] for check in switch.checks]
-        table("Gate", ["check", "value", "bound", "passed"], rows)
-    for check in switch.checks:
-        say(check.words)
+    _tell(switch, space, as_json)
     if not switch.switched:
-        failed = ", ".join(check.name for check in switch.checks if not check.passed)
-        say(f"Error: Space {space} is not promoted ({failed}); release {switch.release} goes on serving.")
-        say("--force promotes in spite of that.")
         sys.exit(1)
-    if not as_json:
-        if switch.warmed is not None:
-            say(f"Clients begin with the vectors of {switch.warmed:,} head queries.")
-        say(f"Release {switch.release} serves {switch.space}; `pinfeather rollback` brings {switch.former_space} back.")
-        _say_apply(switch.apply_needed)
 
 
 @click.command("rollback")
@@ -154,6 +144,26 @@ def rollback_command(repo: str, to: int | None, lock_timeout: float, as_json: bo
     student = f"student {switch.bundle}" if switch.bundle else "no student"
     say(f"Release {switch.release} serves {switch.space}, with {student}.")
     _say_apply(switch.apply_needed)
+
+
+def _tell(switch: Switch, space: str, as_json: bool) -> None:
+    """What the gate found, and what serves now."""
+    if as_json:
+        emit_json(switch.to_json())
+    else:
+        rows = [[check.name, check.value, check.bound, check.passed] for check in switch.checks]
+        table("Gate", ["check", "value", "bound", "passed"], rows)
+    for check in switch.checks:
+        say(check.words)
+    if not switch.switched:
+        failed = ", ".join(check.name for check in switch.checks if not check.passed)
+        say(f"Error: Space {space} is not promoted ({failed}); release {switch.release} goes on serving.")
+        say("--force promotes in spite of that.")
+    elif not as_json:
+        if switch.warmed is not None:
+            say(f"Clients begin with the vectors of {switch.warmed:,} head queries.")
+        say(f"Release {switch.release} serves {switch.space}; `pinfeather rollback` brings {switch.former_space} back.")
+        _say_apply(switch.apply_needed)
 
 
 def _say_apply(needed: bool) -> None:

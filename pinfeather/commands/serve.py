@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -58,6 +59,14 @@ from pinfeather.output import emit_json, say
     help="Seconds that a request may take; X-Deadline-Ms may ask for fewer.",
 )
 @click.option(
+    "--read-ahead-mb",
+    default=192,
+    show_default=True,
+    show_envvar=True,
+    type=click.IntRange(0),
+    help="Megabytes of rows to read before anybody asks for them, so that a new pin is as fast as any; 0 for none.",
+)
+@click.option(
     "--drain-delay",
     default=1.0,
     show_default=True,
@@ -93,6 +102,7 @@ def serve_command(
     max_candidates: int,
     max_queries: int,
     deadline: float,
+    read_ahead_mb: int,
     drain_delay: float,
     drain_seconds: float,
     log_level: str,
@@ -110,36 +120,61 @@ def serve_command(
       pinfeather serve --repo my_repo --host 0.0.0.0 --api-key-file keys.txt
       curl -H 'Content-Type: application/json' -d '{"query": "sofa"}' http://127.0.0.1:8080/v1/search
     """
-    try:
-        from serving_client.http.app import create_app
-        from serving_client.http.auth import Keys
-        from serving_client.http.logs import log_as_json
-        from serving_client.http.server import Server, address_of, listen
-        from serving_client.http.settings import Settings, check_host
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("serving_client"):
-            raise
-        raise PinfeatherError(f"The service needs {error.name}: run `pip install 'pinfeather[serve]'`.") from error
+    _keep_products_in_one_thread()
+    _require_extra()
     from serving_client import PinClient
+    from serving_client.http.app import create_app
+    from serving_client.http.auth import Keys
+    from serving_client.http.logs import log_as_json
+    from serving_client.http.server import Server, address_of, listen
+    from serving_client.http.settings import Settings, check_host
 
     keys = Keys.read(api_key_file, os.environ)
     check_host(host, keys)
     settings = Settings(
-        keys, max_body=max_body, max_candidates=max_candidates, max_queries=max_queries, deadline=deadline
+        keys,
+        max_body=max_body,
+        max_candidates=max_candidates,
+        max_queries=max_queries,
+        deadline=deadline,
+        read_ahead=read_ahead_mb << 20,
     )
     with PinClient(repo, device=device) as client:
         app = create_app(client, settings)
         server = Server(app, drain_delay=drain_delay, drain_seconds=drain_seconds)
         opened = listen(host, port)
         address = address_of(opened)
-        if as_json:
-            emit_json({"url": address, "repo": str(client.paths.root), "keys": list(keys.names)})
-            sys.stdout.flush()
-        else:
-            who = f"keys: {', '.join(keys.names)}" if keys else "no API key, so for this machine only"
-            say(f"Serving {client.paths.root} at {address} ({who}). The page is at {address}/.")
+        _announce(address, client.paths.root, keys.names, as_json)
         log_as_json(log_level, sys.stderr)
         server.run(sockets=[opened])
         if app.state.service.workers.pending:  # out of time; the interpreter would wait for their threads
             sys.stderr.flush()
             os._exit(0)
+
+
+def _keep_products_in_one_thread() -> None:
+    """By itself numpy computes the few rows of a query with a thread a core, which spin and starve other requests."""
+    if "numpy" not in sys.modules:  # it reads this when it is imported; in somebody else's process it may be there
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _require_extra() -> None:
+    """Name what of the extra `serve` is not installed."""
+    try:
+        import serving_client.http.app
+        import serving_client.http.logs
+        import serving_client.http.server  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("serving_client"):
+            raise
+        raise PinfeatherError(f"The service needs {error.name}: run `pip install 'pinfeather[serve]'`.") from error
+
+
+def _announce(address: str, repo: Path, keys: Sequence[str], as_json: bool) -> None:
+    """Where it serves, at once, for a program that waits for it."""
+    if as_json:
+        emit_json({"url": address, "repo": str(repo), "keys": list(keys)})
+        sys.stdout.flush()
+        return
+    who = f"keys: {', '.join(keys)}" if keys else "no API key, so for this machine only"
+    say(f"Serving {repo} at {address} ({who}). The page is at {address}/.")

@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from pinfeather.filter_options import filter_options, filters_of
-from pinfeather.options import FiniteRange, device_option, json_option, repo_option
+from pinfeather.options import FiniteRange, device_option, json_option, limit_option, repo_option, space_option
 from pinfeather.output import emit_json, say, table
 
-limit_option = click.option("--limit", default=10, show_default=True, type=click.IntRange(1, 1000), show_envvar=True)
 scorer_option = click.option(
     "--scorer",
     type=click.Choice(["student", "zero-shot", "bm25"]),
@@ -62,7 +61,7 @@ scorer_option = click.option(
 @click.option(
     "--cursor", metavar="CURSOR", show_envvar=True, help="The next_cursor of the page before, all else being the same."
 )
-@click.option("--space", default="live", show_default=True, show_envvar=True, help="live, a public or a physical name.")
+@space_option
 @device_option
 @json_option
 def search_command(
@@ -194,7 +193,7 @@ def score_command(query: str, pins: tuple[str, ...], repo: str, scorer: str, dev
     show_envvar=True,
     help="Read one TEXT a line from here (- is stdin). A board may be a JSON list: its title, then titles of its pins.",
 )
-@click.option("--space", default="live", show_default=True, show_envvar=True, help="live, a public or a physical name.")
+@space_option
 @device_option
 @json_option
 def embed_command(

@@ -10,18 +10,9 @@ import click
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from feature_repo.switchboard import TEXT_SOURCES
-from pinfeather.commands.vectors import _exit, _tell_at_once
-from pinfeather.options import (
-    allow_deletes_option,
-    device_option,
-    json_option,
-    lock_timeout_option,
-    max_gone_option,
-    precision_option,
-    repo_option,
-    without_option,
-)
-from pinfeather.output import emit_json, progress, say, table
+from pinfeather.commands.vectors import exit_if_rejected
+from pinfeather.options import json_option, lock_timeout_option, repo_option, run_options, without_option
+from pinfeather.output import emit_json, progress, say, say_at_once, table
 
 
 @click.group("spaces")
@@ -36,7 +27,7 @@ def list_command(repo: str, as_json: bool) -> None:
     """List the spaces: which is live, how complete they are, who pins them.
 
     JSON: {"spaces": [{name, live, status, points, coverage, dimension, model, model_fingerprint, fields, template,
-    pinned_by, view, created_at}]}.
+    words, pinned_by, view, created_at}]}.
 
     \b
     Examples:
@@ -52,6 +43,9 @@ def list_command(repo: str, as_json: bool) -> None:
     columns = ("name", "live", "status", "points", "coverage", "dimension", "pinned_by")
     rows = [[*(one[key] for key in columns[:-1]), ", ".join(one["pinned_by"]) or None] for one in spaces]
     table("Spaces", columns, rows)
+    for one in spaces:
+        if not one["words"]:
+            say(f"Space {one['name']} is from before pins were found by words; `pinfeather spaces create` makes one.")
     if not spaces:
         say("None yet: the first `pinfeather materialize` makes one.")
 
@@ -119,8 +113,6 @@ def create_command(
 @spaces_command.command("backfill")
 @click.argument("name")
 @repo_option
-@device_option
-@precision_option
 @click.option(
     "--turn",
     type=click.IntRange(1),
@@ -128,9 +120,7 @@ def create_command(
     help="Pins added before the other spaces are brought up to date and other writers let in; default 65,536, and more "
     "while that takes less time than the scans.",
 )
-@max_gone_option
-@allow_deletes_option
-@lock_timeout_option
+@run_options
 @json_option
 def backfill_command(name: str, repo: str, turn: int | None, as_json: bool, **given: Any) -> None:
     """Fill a new space while the live one serves and is kept up to date. Kill it at will: it goes on where it was.
@@ -152,7 +142,7 @@ def backfill_command(name: str, repo: str, turn: int | None, as_json: bool, **gi
     asked = name
     paths, name = _open(repo, name)
     total: dict[str, Any] = {key: 0 for key in _SUMMED}
-    with stop_on_signal(_tell_at_once) as stop, progress(f"backfill {name}", as_json) as tell:
+    with stop_on_signal(say_at_once) as stop, progress(f"backfill {name}", as_json) as tell:
         options = RunOptions(**given, stop=stop, progress=tell, tell=say)
         for turns, counts in enumerate(backfill(paths, name, options, turn), 1):
             total = {key: total[key] + getattr(counts, key) for key in _SUMMED}
@@ -172,7 +162,7 @@ def backfill_command(name: str, repo: str, turn: int | None, as_json: bool, **gi
         sys.exit(130)
     if not as_json and asked != "live":
         say(f"Next: `pinfeather spaces diff live {name}`, then `pinfeather promote {name}`.")
-    _exit(last)
+    exit_if_rejected(last)
 
 
 _SUMMED = ("new", "changed", "payload_only", "encoded_texts", "encoder_calls", "upserted", "deleted", "seconds")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,16 +11,8 @@ import click
 
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.paths import RepoPaths
-from pinfeather.options import (
-    allow_deletes_option,
-    device_option,
-    json_option,
-    lock_timeout_option,
-    max_gone_option,
-    precision_option,
-    repo_option,
-)
-from pinfeather.output import emit_json, progress, say, table
+from pinfeather.options import json_option, repo_option, run_options
+from pinfeather.output import emit_json, progress, say, say_at_once, table
 
 if TYPE_CHECKING:
     from materialize.run import RunOptions
@@ -78,7 +69,7 @@ def plan_command(repo: str, model: str | None, space: str | None, explain: str |
         if counts["logged_texts"]:
             say(f"The ledger was lost: the vector log has {counts['logged_texts']:,} of the texts, which are not")
             say("encoded again for the pins that it has them of.")
-    _exit(counts)
+    exit_if_rejected(counts)
 
 
 def _explain(paths: RepoPaths, pin_id: str, model: str | None, as_json: bool) -> None:
@@ -136,11 +127,7 @@ def _cell(value: Any) -> str | None:
     show_envvar=True,
     help="Write the run's metrics there, as a Prometheus textfile.",
 )
-@device_option
-@precision_option
-@max_gone_option
-@allow_deletes_option
-@lock_timeout_option
+@run_options
 @json_option
 def materialize_command(as_json: bool, repo: str, only: tuple[str, ...], metrics: Path | None, **given: Any) -> None:
     """Embed what changed, write features and vectors to Qdrant, delete what is gone, publish.
@@ -159,7 +146,7 @@ def materialize_command(as_json: bool, repo: str, only: tuple[str, ...], metrics
     from materialize.stopping import stop_on_signal
 
     paths = RepoPaths.open(repo)
-    with stop_on_signal(_tell_at_once) as stop, progress("materialize", as_json, lines=True) as tell:
+    with stop_on_signal(say_at_once) as stop, progress("materialize", as_json, lines=True) as tell:
         options = RunOptions(**given, only=frozenset(only) or None, stop=stop, progress=tell, tell=say)
         counts = _run(paths, options, metrics).to_json()
     if as_json:
@@ -176,7 +163,7 @@ def materialize_command(as_json: bool, repo: str, only: tuple[str, ...], metrics
         sys.exit(130)
     if counts["remaining"]:
         say(f"{counts['remaining']:,} pins are left for the next run.")
-    _exit(counts)
+    exit_if_rejected(counts)
 
 
 def _run(paths: RepoPaths, options: RunOptions, metrics: Path | None) -> RunCounts:
@@ -197,11 +184,6 @@ def _run(paths: RepoPaths, options: RunOptions, metrics: Path | None) -> RunCoun
     return counts
 
 
-def _tell_at_once(text: str) -> None:
-    """Like :func:`say`, from inside a signal handler, where a buffered stream may be in use."""
-    os.write(2, f"{text}\n".encode())
-
-
 def show_counts(title: str, counts: dict[str, Any]) -> None:
     """Counts of a plan or run as two small tables."""
     names = ("new", "changed", "payload_only", "unchanged", "gone", "rejected")
@@ -220,7 +202,8 @@ def show_counts(title: str, counts: dict[str, Any]) -> None:
         table("Other spaces", ["space", *names, "encoded_texts"], rows)
 
 
-def _exit(counts: dict[str, Any]) -> None:
+def exit_if_rejected(counts: dict[str, Any]) -> None:
+    """Say what was rejected, and end the process with code 3, if anything was."""
     if counts["rejected"]:
         say(f"{counts['rejected']:,} pins are rejected: without text in any field, so without a vector; or with a row")
         say("that `validate` rejected, or a text that the encoder cannot take, and so as they were.")

@@ -233,7 +233,9 @@ def _batches(path: Path, form: Form) -> Iterable[pa.RecordBatch]:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if Path(name).name.lower() == form.member]
             if not names:
-                raise PinfeatherError(f"{path} holds no {form.member} but {archive.namelist()[:5]}.")
+                raise PinfeatherError(
+                    f"{path} holds no {form.member} but {archive.namelist()[:5]}. Is this the published file?"
+                )
             return _read_csv(path, form, archive.read(names[0]))
     if kind == ".csv":
         return _read_csv(path, form, path.read_bytes())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +29,9 @@ from serving_client.http.wire import JSON
 from serving_client.methods import served_methods
 
 OPENAPI = "/openapi.json"
+SWITCH_SECONDS = 0.001
+"""After so long a thread that computes lets another one have its turn. With Python's 5 ms the event loop, which reads,
+writes and begins all requests, would wait for every thread that works on one."""
 
 
 def create_app(client: PinClient, settings: Settings | None = None) -> FastAPI:
@@ -66,7 +71,8 @@ def create_app(client: PinClient, settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    thresholds = gc.get_threshold()
+    thresholds, switching = gc.get_threshold(), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
     aside = asyncio.create_task(_prepare_and_follow(service))
     try:
         yield
@@ -77,11 +83,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.close()
         gc.unfreeze()  # what was set aside for the service
         gc.set_threshold(*thresholds)
+        sys.setswitchinterval(switching)
 
 
 async def _prepare_and_follow(service: Service) -> None:
     await service.readiness.prepare(service.client, service.aside, service.tellable)
-    await follow(service.client, service.aside)
+    if service.settings.read_ahead:
+        service.client.read_ahead(service.settings.read_ahead)
+    complete = partial(service.readiness.complete, service.client, service.aside, service.tellable)
+    await follow(service.client, service.aside, complete)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -68,7 +68,10 @@ class Keys:
             try:
                 lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
             except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"The file of API keys {file} cannot be read ({type(error).__name__}).") from error
+                raise UsageError(
+                    f"The file of API keys {file} cannot be read ({type(error).__name__}): give a file of UTF-8 text "
+                    "with one name:key a line."
+                ) from error
             found = [line for line in lines if line and not line.startswith("#")]
             if not found:
                 raise UsageError(f"{file} holds no API key: write one name:key a line.")

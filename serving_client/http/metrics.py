@@ -85,6 +85,8 @@ class _ClientCollector:
         if status.age is not None:
             seconds = status.age.total_seconds()
             yield GaugeMetricFamily("pinfeather_served_publication_age_seconds", "Its age.", value=seconds)
+        ahead = self.client.pins_read_ahead
+        yield GaugeMetricFamily("pinfeather_read_ahead_pins", "Pins whose rows were read ahead.", value=ahead)
         cache = status.query_cache
         for name, text, count in (
             ("hits", "Query vectors found in the cache.", cache.hits),

@@ -7,21 +7,42 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictStr, create_model
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StrictStr,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from feature_repo.board_text import Board
+from serving_client.filters import MOST_CHARACTERS, MOST_VALUES
 from serving_client.http.settings import Settings
 from serving_client.methods import Method
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Integer = Annotated[int, Strict()]
 _PINS = ["1f0c", "9ab2"]
+MOST_KEYS = 100
+"""Keys of an object: more than any has. A body of 1 MB holds 100,000 unknown ones, each of which would be described."""
+
+
+def _few_keys(data: Any) -> Any:
+    if isinstance(data, dict) and len(data) > MOST_KEYS:
+        raise PydanticCustomError("too_many_keys", "an object has at most {most} keys here", {"most": MOST_KEYS})
+    return data
 
 
 class BoardBody(BaseModel):
     """A board by its parts."""
 
     model_config = ConfigDict(extra="forbid", title="Board")
+    few_keys = model_validator(mode="before")(_few_keys)
 
     title: StrictStr = Field("", description="Its title.")
     pin_titles: list[StrictStr] = Field([], description="Titles of pins on it.")
@@ -55,7 +76,8 @@ def _number(description: str, example: float, **bounds: Any) -> Any:
 
 
 def _wanted(description: str, example: str) -> Any:
-    kind = StrictStr | _list_of(StrictStr, 100) | None
+    value = Annotated[StrictStr, Field(max_length=MOST_CHARACTERS)]
+    kind = value | _list_of(value, MOST_VALUES) | None
     return Annotated[kind, Field(description=description, examples=[example])]
 
 
@@ -133,7 +155,8 @@ def body_of(method: Method, settings: Settings) -> type[BaseModel]:
             example[name] = types[name].__metadata__[-1].examples[0]
     title = method.name.title().replace("_", "") + "Request"
     config = ConfigDict(extra="forbid", json_schema_extra={"examples": [example]})
-    return create_model(title, __config__=config, __doc__=method.summary, **keys)
+    few: dict[str, Any] = {"few_keys": model_validator(mode="before")(_few_keys)}
+    return create_model(title, __config__=config, __doc__=method.summary, __validators__=few, **keys)
 
 
 def _plain(default: Any) -> Any:

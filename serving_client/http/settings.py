@@ -30,6 +30,8 @@ class Settings:
     """Seconds within which a request's body has to arrive."""
     send_seconds: float = 30.0
     """Seconds within which a client has to take each part of an answer."""
+    read_ahead: int = 0
+    """Bytes of rows that are read before anybody asks for them, see :meth:`.PinClient.read_ahead`; 0 for none."""
     threads: int = THREADS
     waiting: int = WAITING
     """Requests that may wait for a thread."""

@@ -28,11 +28,12 @@ JSON = "application/json"
 _TRAILING = {"probabilities": 5, "vectors": 0}
 """Matrices to their columns, for those of no rows, whose JSON does not show them; 0 where only Arrow keeps it."""
 _METADATA = b"pinfeather"
+_encoded = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def to_bytes(answer: Any) -> bytes:
     """The JSON document of an answer, in ASCII: no text of a pin can make it invalid."""
-    return json.dumps(to_json(answer), allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _encoded(to_json(answer)).encode("ascii")
 
 
 def to_json(value: Any) -> Any:
@@ -48,6 +49,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes):
+        if set(map(type, value)) == {str}:  # the ids of hundreds of pins
+            return list(value)
         return [to_json(item) for item in value]
     return _scalar_to_json(value)
 

@@ -3,7 +3,7 @@
 import { count, h, spoken } from "./dom.js";
 import { degradedNotice, failure, hitList, provenance } from "./results.js";
 
-/** The two columns; `answers` are answers or errors, A's and B's. */
+/** The two columns; `answers` are answers or errors, A's and B's; `onRelated` is told of the hit and its side, 0 or 1. */
 export function comparison(answers, names, { onRelated, onRetry }) {
   const lists = answers.map((answer) => (answer instanceof Error ? null : answer.hits.map((hit) => hit.pin_id)));
   const columns = answers.map((answer, side) =>
@@ -24,7 +24,8 @@ export function comparison(answers, names, { onRelated, onRetry }) {
 function filled(answer, side, lists, onRelated) {
   const other = lists[1 - side];
   const marks = (hit, index) => (other === null ? [] : [mark(index, other.indexOf(hit.pin_id), side)]);
-  const list = answer.hits.length ? hitList(answer, { marks, onRelated }) : h("p", { class: "empty" }, "No pins found.");
+  const open = (hit) => onRelated(hit, side);
+  const list = answer.hits.length ? hitList(answer, { marks, onRelated: open }) : h("p", { class: "empty" }, "No pins found.");
   return [provenance(answer), degradedNotice(answer), list].filter((part) => part !== null);
 }
 

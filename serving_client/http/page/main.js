@@ -7,7 +7,7 @@ import { count, h } from "./dom.js";
 import { fillForm, focusQuery, onSearch, readForm } from "./form.js";
 import { closeRelated, onRelatedClosed, openRelated } from "./related.js";
 import { degradedNotice, failure, hitList, nothing, provenance, welcome } from "./results.js";
-import { address, PAGE, readState, sameResults, searchBody } from "./state.js";
+import { address, before, PAGE, readState, sameResults, searchBody } from "./state.js";
 import { refreshStatus, watchStatus } from "./status.js";
 
 const answer = document.getElementById("answer");
@@ -73,37 +73,50 @@ function showList(wanted, found) {
     answer.replaceChildren(failure(found, retry));
     return;
   }
-  const before = Number.parseInt(wanted.rank, 10) || 0;
-  if (!found.hits.length && !before) {
+  const earlier = before(wanted);
+  if (!found.hits.length && !earlier) {
     tell("No pins found.");
     answer.replaceChildren(...[degradedNotice(found), nothing(wanted, clearFilters)].filter((part) => part !== null));
     return;
   }
-  const list = hitList(found, { before, onRelated });
+  const list = hitList(found, { before: earlier, onRelated });
   answer.replaceChildren(...[degradedNotice(found), list, provenance(found)].filter((part) => part !== null));
-  const last = before + found.hits.length;
-  tell(before ? `Pins ${before + 1} to ${last} for “${wanted.q}”` : `${count(last, "pin")} for “${wanted.q}”`);
-  turnPages(wanted, found, before);
+  const last = earlier + found.hits.length;
+  tell(earlier ? `Pins ${earlier + 1} to ${last} for “${wanted.q}”` : `${count(last, "pin")} for “${wanted.q}”`);
+  const closed = { ...wanted, related: "", side: "" };
+  const next = found.next_cursor ? { ...closed, cursor: found.next_cursor, rank: String(last) } : null;
+  const first = earlier ? { ...closed, cursor: "", rank: "" } : null;
+  offerPages({ words: "First page", to: first, shown: toTop }, { words: `Next ${PAGE} pins`, to: next, shown: toTop });
 }
 
-function turnPages(wanted, found, before) {
-  const next = found.next_cursor ? { ...wanted, cursor: found.next_cursor, rank: String(before + found.hits.length), related: "" } : null;
-  const first = before ? { ...wanted, cursor: "", rank: "", related: "" } : null;
+/** Links to other states, where there are such; `shown` is called once one of them stands in the page. */
+function offerPages(first, next) {
+  const links = [first, next].filter(({ to }) => to !== null);
   pages.replaceChildren(
-    ...[
-      first ? h("a", { href: address(first), onclick: (event) => turn(event, first) }, "First page") : null,
-      next ? h("a", { href: address(next), rel: "next", onclick: (event) => turn(event, next) }, `Next ${PAGE} pins`) : null,
-    ].filter((part) => part !== null),
+    ...links.map(({ words, to, shown }) => {
+      const rel = to === next.to ? "next" : null;
+      return h("a", { href: address(to), rel, onclick: (event) => turn(event, to, shown) }, words);
+    }),
   );
-  pages.hidden = !pages.children.length;
+  pages.hidden = !links.length;
 }
 
-async function turn(event, next) {
+async function turn(event, next, shown) {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a new tab, as for any link
   event.preventDefault();
   await go(next);
+  shown();
+}
+
+function toTop() {
   main.focus();
   scrollTo({ top: 0 });
+}
+
+/** The reader of two lists that have grown stays where the new pins begin. */
+function toNew() {
+  const rows = answer.querySelectorAll(`.column .pin:nth-child(${before(state) + 1}) button`);
+  (rows[0] ?? main).focus();
 }
 
 function showComparison(wanted, answers) {
@@ -112,7 +125,15 @@ function showComparison(wanted, answers) {
     [wanted.scorer2, wanted.space2],
   ].map(([scorer, space], side) => `${scorer || answers[side].scorer || "best there is"}, ${space || "live space"}`);
   answer.replaceChildren(...comparison(answers, sides, { onRelated, onRetry: retry }));
-  tell(`Two lists for “${wanted.q}”`);
+  const more = before(wanted);
+  tell(`Two lists${more ? ` of up to ${count(more + PAGE, "pin")}` : ""} for “${wanted.q}”`);
+  const closed = { ...wanted, related: "", side: "" };
+  const next = answers.some((each) => each.next_cursor) ? { ...closed, rank: String(more + PAGE) } : null;
+  const first = more ? { ...closed, rank: "" } : null;
+  offerPages(
+    { words: `Only the first ${PAGE}`, to: first, shown: toTop },
+    { words: `${PAGE} more of both lists`, to: next, shown: toNew },
+  );
 }
 
 function tell(text) {
@@ -131,9 +152,10 @@ function clearFilters() {
   focusQuery();
 }
 
-function onRelated(hit) {
+/** Open the pins related to a hit of the first list (side 0), of the second, or of an open panel, which keeps its side. */
+function onRelated(hit, side = state.side === "B" ? 1 : 0) {
   names.set(hit.pin_id, pinTitle(hit));
-  go({ ...state, related: hit.pin_id });
+  go({ ...state, related: hit.pin_id, side: side ? "B" : "" });
 }
 
 /** Offer the key form; the reader is not interrupted where only the state was refused. */
@@ -180,7 +202,7 @@ onSearch(() => {
 });
 onRelatedClosed(() => {
   if (depth) history.go(-depth);
-  else go({ ...state, related: "" });
+  else go({ ...state, related: "", side: "" });
 });
 addEventListener("popstate", (event) => {
   const next = readState(location.search);

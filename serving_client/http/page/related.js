@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { card } from "./cards.js";
 import { count, h, number } from "./dom.js";
 import { degradedNotice, failure } from "./results.js";
-import { filters, PAGE } from "./state.js";
+import { filters, PAGE, relatedSpace } from "./state.js";
 
 const dialog = document.getElementById("related");
 const title = document.getElementById("related-title");
@@ -18,7 +18,8 @@ let shown = null;
  * of a missing key.
  */
 export async function openRelated(state, name, { onRelated, onKey }) {
-  const request = JSON.stringify([state.related, state.space, filters(state)]);
+  const space = relatedSpace(state);
+  const request = JSON.stringify([state.related, space, filters(state)]);
   if (dialog.open && request === shown) return;
   running?.abort();
   running = new AbortController();
@@ -29,7 +30,7 @@ export async function openRelated(state, name, { onRelated, onKey }) {
   if (!dialog.open) dialog.showModal();
   title.focus();
   const asked = { pin_id: state.related, limit: PAGE, content: true, ...filters(state) };
-  if (state.space) asked.space = state.space;
+  if (space) asked.space = space;
   try {
     const answer = await call("v1/related-pins", asked, running.signal);
     told.textContent = summary(answer);

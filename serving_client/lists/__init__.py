@@ -1,0 +1,1 @@
+"""Lists of pins for somebody: related pins, the home feed, boards; near-duplicates folded, diversified."""

@@ -1,0 +1,160 @@
+"""Rows read before anybody asks for them, so that a request for pins that nobody saw yet is as fast as any other.
+
+A thread reads what scores and related pins need of every pin of the live space, its vector and its row of
+``pin_relevance``, into the arrays that the store's reader keeps between requests (:mod:`materialize.stores.columns`).
+It reads a few pins at a time, as the engine lets no other thread run meanwhile, and rests in between. Of a new
+publication it reads first what the one before had kept, what was asked for last before all.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from time import perf_counter
+
+from feature_repo.errors import PinfeatherError
+from materialize.spaces import Space
+from materialize.stores.columns import Columns, Kind
+from materialize.stores.errors import StoreError
+from materialize.stores.layout import decode_key, entity_collection
+from materialize.stores.reader import Snapshot
+from serving_client.lists.neighbours import PIN_BY_POINT
+from serving_client.publications.publications import Publication, Publications
+from serving_client.relevance.candidates import relevance_kind
+
+CHUNK = 64
+"""Pins of one step: each of its reads keeps other threads waiting for a millisecond or two."""
+RESTING = 0.5
+"""Pause after a step, as a share of the time that it took."""
+IDLE_SECONDS = 1.0
+"""Between two looks whether there is something to read again."""
+_LEAST_ROW_BYTES = 512
+
+
+class ReadAhead:
+    """Reads ahead of the requests of one client.
+
+    :param max_bytes: once the kept arrays take so many bytes, no more is read. Rows that requests asked for stay when
+        there is no room for all; those that were read ahead go first.
+    """
+
+    def __init__(self, publications: Publications, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.pins = 0
+        """Pins of the publication that serves, whose rows were gone through."""
+        self.resting = False
+        """Whether nothing more can be read at the moment."""
+        self._publications = publications
+        self._seen: Callable[[], Publication | None] = lambda: None
+        self._kept: list[Columns] = []
+        self._by_pin: list[Columns] = []
+        """Those of them whose keys are pins."""
+        self._first: list[str] = []
+        """Pins that the publication before had kept, the next one last."""
+        self._after: str | None = None
+        self._scrolled = False
+        self._left: list[str] = []
+        """Pins for which there was no room."""
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read in a thread from now on; only the first call does something."""
+        if self._thread is None and self.max_bytes > 0:
+            self._thread = threading.Thread(target=self._run, name="pinfeather-ahead", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def step(self) -> bool:
+        """Read some pins of the publication that serves; whether there is more to read now.
+
+        :raises PinfeatherError: if there is no publication.
+        :raises StoreError: if it cannot be read.
+        """
+        with self._publications.current() as publication:
+            live = publication.release.live_space
+            if live is None or not isinstance(publication.view, Snapshot):  # of a server nothing is kept
+                return False
+            space = publication.space(live)
+            wanted = _wanted(publication, space)
+            if publication is not self._seen():
+                self._begin(publication, space, wanted)
+            pins = self._left or self._next(publication, space)
+            points = publication.point_ids(space, pins)
+            fitting = [
+                publication.view.read_ahead(
+                    each.collection, each.kind, points if each.by_point else pins, self.max_bytes
+                )
+                for each in wanted
+            ]
+        self._left = [] if all(fitting) else pins
+        self.pins += 0 if self._left else len(pins)
+        return not self._left and not (self._scrolled and not self._first)
+
+    def _begin(self, publication: Publication, space: Space, wanted: Sequence[_Wanted]) -> None:
+        """Turn to another publication than before."""
+        reader: Snapshot = publication.view  # type: ignore[assignment]
+        kept = [columns for each in wanted if (columns := reader.kept(each.collection, each.kind)) is not None]
+        self._seen = weakref.ref(publication)  # not before: one that cannot be loaded yet is begun another time
+        if [*map(id, kept)] == [*map(id, self._kept)]:
+            return  # no row has changed
+        former = list(dict.fromkeys(chain.from_iterable(columns.keys() for columns in self._by_pin)))
+        self._kept, self._first, self._left = kept, former[::-1], []
+        self._by_pin = [columns for each, columns in zip(wanted, kept, strict=False) if not each.by_point]
+        self._after, self._scrolled, self.pins = None, False, 0
+        expected = min(reader.size(space.name), self.max_bytes // _LEAST_ROW_BYTES)
+        for columns in kept:
+            columns.expect(expected)
+
+    def _next(self, publication: Publication, space: Space) -> list[str]:
+        """The pins to read next; none where all were."""
+        if self._first:
+            self._first, pins = self._first[:-CHUNK], self._first[-CHUNK:]
+            return pins[::-1]
+        if self._scrolled:
+            return []
+        points, self._after = publication.reader.scroll(
+            space.name, limit=CHUNK, after=self._after, with_payload=["key"]
+        )
+        self._scrolled = self._after is None
+        return [str(decode_key(point.payload["key"])["pin_id"]) for point in points]
+
+    def _run(self) -> None:
+        rest = 0.0
+        while not self._ended.wait(rest):
+            began = perf_counter()
+            try:
+                more = self.step()
+            except (PinfeatherError, StoreError):  # requests that need what is missing say so
+                more = False
+            self.resting = not more
+            rest = RESTING * (perf_counter() - began) if more else IDLE_SECONDS
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is read of each pin."""
+
+    collection: str
+    kind: Kind
+    by_point: bool = False
+    """Whether it is kept by the ids of points, not of pins."""
+
+
+def _wanted(publication: Publication, space: Space) -> list[_Wanted]:
+    wanted = [
+        _Wanted(space.name, publication.vector_kind(space)),
+        _Wanted(space.name, PIN_BY_POINT, by_point=True),
+    ]
+    rows = entity_collection(publication.project, ["pin_id"])
+    if rows in publication.view.collections():
+        wanted.append(_Wanted(rows, relevance_kind(publication.project)))
+    return wanted

@@ -1,0 +1,1 @@
+"""Search: candidates by vector and by words, scored, blended with engagement, one page of them."""
