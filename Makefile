@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Run the whole pipeline once on a generated catalogue
 	$(BIN)/pinfeather demo
 
-test: $(STAMP) ## Run the tests (under 8 minutes on 2 cores)
+test: $(STAMP) ## Run the tests (10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 test-all: $(STAMP) ## Run every test, the long ones too
