@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Test files go to two processes, the long ones first, but not where they would share one Qdrant server.
 WORKERS := $(if $(QDRANT_URL),,-n 2 --dist loadfile --no-loadscope-reorder)
+# Compiled files are kept whatever the environment says: each process that begins would compile all of it again.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo test test-all test-feast lint bench results-cpu clean
 

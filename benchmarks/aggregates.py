@@ -42,6 +42,7 @@ from feature_repo.aggregates.session import literal, parquet
 from feature_repo.columns import arrow_type
 from feature_repo.contracts import CONTRACTS
 from feature_repo.paths import PARTS, RepoPaths
+from feature_repo.raw_files import BATCH_ROWS
 
 END = datetime(2026, 11, 1, tzinfo=UTC)
 FILES, DAYS = 100, 730
@@ -90,7 +91,7 @@ class World:
             "event_timestamp": moments,
         }
         arrays = [pa.array(column) for column in columns.values()]
-        pq.write_table(_table("search_log", dict(zip(columns, arrays, strict=True))), path, compression="zstd")
+        _write(_table("search_log", dict(zip(columns, arrays, strict=True))), path)
 
     def write_pins(self, paths: RepoPaths) -> None:
         """Pins with titles and topics; no boards, no captions."""
@@ -102,11 +103,16 @@ class World:
         weights = pa.array(np.ones(self.pins))
         about = {"pin_id": names, "topic": topics, "weight": weights, "event_timestamp": long_ago}
         for table, columns in {"pins": pins, "pin_topics": about, "board_saves": {}, "captions": {}}.items():
-            pq.write_table(_table(table, columns), paths.valid / f"{table}.parquet", compression="zstd")
+            _write(_table(table, columns), paths.valid / f"{table}.parquet")
 
 
 def _named(prefix: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
     return np.char.add(prefix, numbers.astype(np.str_))
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """As ``pinfeather validate`` writes it."""
+    pq.write_table(table, path, compression="zstd", row_group_size=BATCH_ROWS)
 
 
 def _table(name: str, columns: dict[str, pa.Array]) -> pa.Table:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def machine(name: str, packages: tuple[str, ...] = ("numpy",)) -> dict[str, Any]
         "python": platform.python_version(),
         "versions": {package: version(package) for package in packages},
     }
+
+
+def conclude(name: str, report: dict[str, Any], unmet: Sequence[str], table: str, out: Path | None = None) -> None:
+    """Write the report with the bounds ``unmet`` and print its table; ends with 1 where there is one of these."""
+    save(name, report | {"not_met": list(unmet)}, out)
+    print(table)
+    if unmet:
+        raise SystemExit("Not met: " + "; ".join(unmet))
 
 
 def save(name: str, report: dict[str, Any], out: Path | None = None) -> None:

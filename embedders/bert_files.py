@@ -37,12 +37,17 @@ _SIZES = (
     *("max_position_embeddings", "type_vocab_size"),
 )
 _WEIGHTS = "model.safetensors"
+_PREFIX = "bert."
+"""Before every name where a model was saved with a layer on top, such as that of its pretraining."""
 LINEAR = (
     *("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
     *("intermediate.dense", "output.dense"),
 )
 """The linear layers of one layer of the model."""
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
+_BF16 = "BF16"
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+"""Types that may stand beside bfloat16 in one file."""
 _UNREAD = "pooler.dense"
 """An adapter may have a part for it, since PEFT finds layers by the end of their names; no vector reads the pooler."""
 
@@ -85,12 +90,32 @@ def _read(file: Path, wanted: Mapping[str, Shape]) -> Tensors | None:
 
     try:
         with safe_open(str(file), framework="np") as opened:
-            if not set(opened.keys()) >= wanted.keys():
+            there = set(opened.keys())
+            prefix = "" if there >= wanted.keys() else _PREFIX
+            if not there >= {prefix + name for name in wanted}:
                 return None
+            if any(opened.get_slice(prefix + name).get_dtype() == _BF16 for name in wanted):
+                return _with_bf16(file, wanted, prefix)
             # Each is a copy: what is mapped would change with the file.
-            return {name: np.array(opened.get_tensor(name), dtype=np.float32, copy=None) for name in wanted}
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError):
+            return {name: np.array(opened.get_tensor(prefix + name), dtype=np.float32, copy=None) for name in wanted}
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, KeyError):
         return None
+
+
+def _with_bf16(file: Path, wanted: Mapping[str, Shape], prefix: str) -> Tensors:
+    """The same, of a file in bfloat16, which numpy has not: the upper half of a float32."""
+    from safetensors import deserialize
+
+    found = {name: tensor for name, tensor in deserialize(file.read_bytes()) if name.startswith(prefix)}
+    tensors: Tensors = {}
+    for name in wanted:
+        tensor = found[prefix + name]
+        if tensor["dtype"] == _BF16:
+            numbers = (np.frombuffer(tensor["data"], "<u2").astype(np.uint32) << 16).view(np.float32)
+        else:
+            numbers = np.frombuffer(tensor["data"], _TYPES[tensor["dtype"]]).astype(np.float32)
+        tensors[name] = numbers.reshape(tensor["shape"])
+    return tensors
 
 
 def _shapes(config: Config) -> dict[str, Shape]:

@@ -60,7 +60,8 @@ class PlainHead:
 class PlainRunner:
     """Computes batches with ``threads`` workers at most.
 
-    numpy's BLAS may start threads of its own for a product: see OPENBLAS_NUM_THREADS, which `pinfeather serve` sets.
+    numpy's BLAS may start threads of its own for the few products that are left to it, and for all of them where
+    :mod:`embedders.packed_weights` finds no kernel: see OPENBLAS_NUM_THREADS, which `pinfeather serve` sets.
     """
 
     def __init__(self, model: PlainBert, head: PlainHead, threads: int) -> None:

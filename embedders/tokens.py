@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedders.model_files import ModelFolderError
+from embedders.model_files import ModelFolderError, read_json
 from embedders.model_folder import PACKAGED
 from embedders.tower_folder import AnyModel, open_model
 
@@ -36,7 +36,10 @@ class TokenBatch:
 
 
 class TextTokenizer:
-    """The tokenizer of a model folder with the truncation that its encoder uses."""
+    """The tokenizer of a model folder with the truncation that its encoder uses.
+
+    :raises ModelFolderError: if its file cannot be read, or has more tokens than the model has vectors for.
+    """
 
     def __init__(self, folder: AnyModel) -> None:
         from tokenizers import Tokenizer
@@ -48,6 +51,14 @@ class TextTokenizer:
             self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises nothing narrower
             raise ModelFolderError(f"{file} cannot be read ({error}). Copy the model folder again.") from error
+        # Added tokens that stand for pictures or masks may lie beyond: no usual text gives them.
+        tokens = 1 + max(self._tokenizer.get_vocab(with_added_tokens=False).values(), default=-1)
+        known = read_json(folder.backbone.path, "config.json").get("vocab_size")
+        if isinstance(known, int) and tokens > known:
+            raise ModelFolderError(
+                f"{file} has ids up to {tokens - 1}, and config.json beside it says vocab_size {known}: they are of "
+                "two models. Copy the model folder again."
+            )
         self._tokenizer.no_padding()  # the file of MiniLM pads every text to 128
         self._tokenizer.enable_truncation(max_length=folder.max_length)
 

@@ -19,6 +19,7 @@ from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from materialize import vector_log
 from materialize.audit_rows import audit_view
+from materialize.audit_words import lost_words, unbelieved
 from materialize.definitions import RepoDefinitions, load_definitions
 from materialize.ledger import Ledger, LedgerError
 from materialize.log_index import Logged, LogIndex
@@ -26,7 +27,8 @@ from materialize.places import read_store
 from materialize.plan import Kind, open_pin_scan, pin_changes
 from materialize.quarantine import is_unit
 from materialize.releases import LIVE_EMBEDDING, current_release
-from materialize.scan import connect, held_pins
+from materialize.scan import PinScan, connect, held_pins
+from materialize.shards import TableEntries
 from materialize.spaces import Space, Status, load_spaces
 from materialize.stores.errors import CollectionMissingError, NoPublicationError
 from materialize.stores.layout import from_micros, point_ids
@@ -51,8 +53,9 @@ class Audit:
     wrong_space: int = 0
     """A vector of another model than its space's."""
     corrupted: int = 0
-    """A vector that is not finite, not of unit length, or not the one in the vector log; a row whose values are not its
-    source's; a shard of the ledger or a part of the vector log that cannot be read."""
+    """A vector that is not finite, not of unit length, or not the one in the vector log; words that are not their
+    pin's; a row whose values are not its source's; a shard of the ledger or a part of the vector log that cannot be
+    read."""
     ahead: int = 0
     """Feature rows pushed after the scan: newer than their source, or than the deletion of their pin."""
     quarantined: int = 0
@@ -264,8 +267,10 @@ def _audit_space(
             check.wounds.points.setdefault(space.name, []).append(point.id)
     if log is not None and (len(log) > in_log or check.sample is not None):
         _find_unledgered(check, paths, space, prefix, {*with_vector["key"].to_pylist(), *wounded})
-    if space.status is Status.READY:
-        _find_pending(check, con, definitions, space, ledger, prefix, wounded)
+    if space.status is Status.READY or (space.words and space.status is Status.BUILDING):
+        seen = unbelieved(entries, chosen["key"]) if space.words else TableEntries(entries)
+        scan = open_pin_scan(con, definitions, space, ledger, check.held, seen)
+        _audit_sources(check, definitions, space, scan, ledger, prefix, wounded)
 
 
 def _judge(row: dict[str, Any], point: Point | None, space: Space, logged: Logged | None, has_log: bool) -> str | None:
@@ -299,33 +304,39 @@ def _find_unledgered(check: Check, paths: RepoPaths, space: Space, prefix: str, 
         check.wounds.logged.setdefault(space.name, set()).update(extra)
 
 
-def _find_pending(
+def _audit_sources(
     check: Check,
-    con: Any,
     definitions: RepoDefinitions,
     space: Space,
+    scan: PinScan,
     ledger: Ledger,
     prefix: str,
     wounded: dict[str, datetime | None],
 ) -> None:
-    """Pins whose source has moved on since they were written."""
-    scan = open_pin_scan(con, definitions, space, ledger, check.held)
+    """Pins whose source has moved on since they were written, and points without the words of their pin."""
+
+    def note(kind: str, pin_id: str, event: datetime | None) -> None:
+        if pin_id not in wounded:  # else it is counted already
+            check.result.note(kind, prefix + pin_id)
+            wounded[pin_id] = event
+
     quarantined = ledger.quarantined(space.name)
     for batch in pin_changes(scan, space):
+        same = [change for change in batch if change.kind is Kind.TOUCHED and space.words]
+        lost = lost_words(check, definitions.project, space.name, same)
         for change in batch:
-            if change.kind in (Kind.NEW, Kind.CHANGED) and change.text_fp in quarantined:
+            if change.pin_id in lost:
+                note("corrupted", change.pin_id, change.event_timestamp)
+            elif space.status is not Status.READY:
+                continue  # its backfill follows the source
+            elif change.kind in (Kind.NEW, Kind.CHANGED) and change.text_fp in quarantined:
                 check.result.quarantined += 1
-            elif change.pin_id in wounded:
-                continue  # counted already
             elif change.kind in (Kind.CHANGED, Kind.PAYLOAD_ONLY) or (
                 change.kind is Kind.REJECTED and change.had_vector
             ):
-                check.result.note("stale", prefix + change.pin_id)
-                wounded[change.pin_id] = change.event_timestamp
-    for key, _, event in scan.gone:
-        if key not in wounded:
-            check.result.note("stale", prefix + key)
-            wounded[key] = event
+                note("stale", change.pin_id, change.event_timestamp)
+    for key, _, event in scan.gone if space.status is Status.READY else ():
+        note("stale", key, event)
 
 
 def damaged_parts(paths: RepoPaths, space: str) -> list[Path]:

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from materialize.hashes import HASH, SIGN, Words, arrow, find, halves, numbers_of, sorting, whole
+from materialize.hashes import HASH, SIGN, Words, arrow, find, halves, numbers_of, sorting, span, whole
 from materialize.shards import Reader
-from materialize.sources import HashedView, Session, quote
+from materialize.sources import Session, Source, quote
 from materialize.spill import Partitions
 
 BATCH_ROWS = 4096
@@ -38,6 +38,23 @@ class Differences:
     """Of the unchanged, those without a text fingerprint."""
     gone: list[tuple[str, bool, Any]] = field(default_factory=list)
     """Entries that no row stands behind: key, whether there was a text fingerprint, event time (None: not known)."""
+
+
+def hashes_of(keys: Partitions, bucket: int | None = None) -> list[pa.Array]:
+    """The hashes of ``keys``, or of one bucket of them."""
+    parts = [keys.read(each) for each in (range(1 << keys.bits) if bucket is None else [bucket])]
+    return [chunk for part in parts if part is not None for chunk in part["hash"].chunks]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a session found of a view, for those who ask again."""
+
+    mark: str
+    """Of the ledger's entries that the rows were compared with."""
+    equal: frozenset[str]
+    """Contents of files that were found earlier to hold these entries' rows."""
+    found: Differences
 
 
 def compare(reader: Reader, current: Callable[[int], _Bucket], changed: Partitions, *, trust_raw: bool) -> Differences:
@@ -73,10 +90,35 @@ def compare(reader: Reader, current: Callable[[int], _Bucket], changed: Partitio
         differ = np.flatnonzero(~same)
         if len(differ):
             old = reader.part(changed.bits, bucket, _OLD).take(_places(places[differ]))
-            keys = {"hash": whole(high[differ], low[differ]), "known": arrow(there[differ])}
+            keys = {
+                "hash": whole(high[differ], low[differ]),
+                "raw": arrow(raw[differ]),
+                "known": arrow(there[differ]),
+            }
             changed.add(pa.table({**keys, **{name: old[name] for name in _OLD}}), high[differ])
     found.gone.sort(key=lambda each: each[0])
     return found
+
+
+class OnlyThese:
+    """The entries of some keys, by bucket."""
+
+    def __init__(self, reader: Reader, high: Words, low: Words, but: tuple[Words, Words]) -> None:
+        """Of the keys with these sorted hashes; ``but`` are not counted in :attr:`empty`."""
+        self._reader, self._high, self._low, self._but = reader, high, low, but
+        self.empty: dict[int, int] = {}
+        """Bucket to its entries without a text."""
+
+    def part(self, bits: int, prefix: int, columns: Sequence[str]) -> pa.Table:
+        """Columns of those whose hash begins with the ``bits`` bits ``prefix``, sorted by hash."""
+        table = self._reader.part(bits, prefix, ["hash", *(name for name in columns if name != "hash")])
+        here = span(self._high, bits, prefix)
+        places = find(self._high[here], self._low[here], *halves(table["hash"]))
+        table = table.take(arrow(places[places >= 0]))
+        if "text_fp" in columns:
+            counted = find(*halves(table["hash"]), *self._but) < 0
+            self.empty[prefix] = table["text_fp"].filter(arrow(counted)).null_count
+        return table.select(list(columns))
 
 
 class Wanted:
@@ -84,13 +126,14 @@ class Wanted:
 
     def __init__(self, session: Session, changed: Partitions) -> None:
         self._session, self._changed = session, changed
+        self._by = "md5_number({key}) IN (SELECT hash FROM wanted)"
 
     def __enter__(self) -> Wanted:
         self._session.execute("CREATE OR REPLACE TEMP TABLE wanted (hash UHUGEINT)")
+        self._session.execute("CREATE OR REPLACE TEMP TABLE wanted_names (key VARCHAR)")
         held: list[pa.Array] = []
         for bucket in range(1 << self._changed.bits):
-            part = self._changed.read(bucket)
-            held += part["hash"].chunks if part is not None else []
+            held += hashes_of(self._changed, bucket)
             if held and (sum(map(len, held)) > _WANTED_ROWS or bucket + 1 == 1 << self._changed.bits):
                 storage = pa.concat_arrays(held)
                 keys = pa.table({"hash": pa.ExtensionArray.from_storage(_UHUGEINT, storage)})
@@ -101,16 +144,29 @@ class Wanted:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.execute("DROP TABLE IF EXISTS wanted")
+        self._session.execute("DROP TABLE IF EXISTS wanted; DROP TABLE IF EXISTS wanted_names")
 
-    def rows(self, view: HashedView, columns: Sequence[str], parts: Sequence[str], folder: Path) -> Partitions:
-        """The rows of the changed keys by bucket: ``hash``, ``key``, features ``columns`` and hashed ``parts``."""
-        source = view.source
+    def by_name(self, rows: Partitions) -> None:
+        """From now on look for the keys of ``rows`` alone, by name: no other one needs to be hashed for that."""
+        for bucket in range(1 << rows.bits):
+            if (part := rows.read(bucket)) is not None:
+                self._session.register("wanted_keys", part.select(["key"]))
+                self._session.execute("INSERT INTO wanted_names SELECT key FROM wanted_keys")
+                self._session.unregister("wanted_keys")
+        self._by = "{key} IN (SELECT key FROM wanted_names)"
+
+    def rows(
+        self, source: Source, total: int | None, columns: Sequence[str], parts: Sequence[str], folder: Path
+    ) -> Partitions:
+        """The rows of the changed keys by bucket: ``hash``, ``key``, features ``columns`` and hashed ``parts``.
+
+        :param total: rows of the source, None where they are many times the changed keys.
+        """
         hashed = source.hashed_columns
         features = [quote(source.view.columns[name]) for name in columns]
         # Where most keys changed, the join would cost more than the rows that it keeps out.
-        few = self._changed.rows * 2 < view.total
-        only = f" AND md5_number({source.key}) IN (SELECT hash FROM wanted)" if few else ""
+        few = total is None or self._changed.rows * 2 < total
+        only = f" AND {self._by.format(key=source.key)}" if few else ""
         selected = [f"md5_number({source.key})", source.key, *features, *(hashed[part] for part in parts)]
         reader = self._session.execute(f"SELECT {', '.join(selected)} {source.every}{only}").fetch_record_batch(
             BATCH_ROWS * 4

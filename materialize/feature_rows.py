@@ -16,7 +16,7 @@ from feature_repo.paths import RepoPaths
 from materialize.definitions import RepoDefinitions, ViewDefinition
 from materialize.ledger import Ledger
 from materialize.reconcile import view_space
-from materialize.scan import CREATED, PIN_VIEW, WRITTEN, FeatureScan
+from materialize.scan import CREATED, PIN_VIEW, WRITTEN, FeatureScan, to_be_read
 from materialize.stores.errors import BadInputError, StoreError
 from materialize.stores.graves import unbury
 from materialize.stores.layout import (
@@ -118,6 +118,7 @@ def _write_view(
         store.flush()
         ledger.remove(space, run, [key for key, _ in gone])
     ledger.fold(space)
+    scan.settle(run)
     return {"changed": written, "gone": len(gone), "rejected": rejected}
 
 
@@ -164,7 +165,7 @@ def guard_rows(
     :raises PinfeatherError: if a view lost too many rows.
     """
     views = definitions.feature_views()
-    with con.ahead(views):
+    with con.ahead(to_be_read(con, views, lambda view: ledger.of(view_space(view)), held)):
         for view in views:
             entries, wanted = ledger.of(view_space(view)), keys(view)
             by_pin = view.join_keys == ("pin_id",)

@@ -73,6 +73,15 @@ def whole(high: Words, low: Words) -> pa.Array:
     return pa.Array.from_buffers(HASH, len(high), [None, pa.py_buffer(both)])
 
 
+def ordered(hashes: pa.Array) -> tuple[Words, Words]:
+    """The halves of the distinct hashes, in their order."""
+    high, low = halves(hashes)
+    order = sorting(high, low)
+    high, low = high[order], low[order]
+    first = np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))[: len(high)]
+    return high[first], low[first]
+
+
 def prefixes(high: Words, bits: int) -> npt.NDArray[np.uint16]:
     """The top ``bits`` (at most 16) of each hash: its bucket."""
     if not bits:

@@ -234,7 +234,7 @@ class Ledger(LedgerNotes):
         """Drop every entry and quarantined text of ``space``, as when its feature view left the registry."""
         old = self._live(space)
         self._db.execute("BEGIN IMMEDIATE")
-        for table in ("shards", "journal", "engines", "quarantine"):
+        for table in ("shards", "journal", "engines", "quarantine", "settled"):
             self._db.execute(f"DELETE FROM {table} WHERE space=?", (space,))
         self._db.execute("COMMIT")
         for (file,) in old:
@@ -305,7 +305,7 @@ class SpaceEntries:
     """The entries of one space of a ledger."""
 
     def __init__(self, ledger: Ledger, space: str) -> None:
-        self._ledger, self._space = ledger, space
+        self.ledger, self.space = ledger, space
 
     def read(self, work: Callable[[ShardReader], Result]) -> Result:
         """What ``work`` gives for a reader of one moment; it is called again if a fold ended that moment.
@@ -313,12 +313,12 @@ class SpaceEntries:
         :raises LedgerError: if a shard cannot be read, or folds do not end.
         """
         for _ in range(_READERS):
-            with self._ledger.reader(self._space) as reader:
+            with self.ledger.reader(self.space) as reader:
                 try:
                     return work(reader)
                 except ShardReplacedError:
                     continue
-        raise _busy(self._space)
+        raise _busy(self.space)
 
 
 def _busy(space: str) -> LedgerError:

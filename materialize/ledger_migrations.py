@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from materialize.hashes import HASH, key_hashes
-from materialize.ledger_notes import m002_quarantine
+from materialize.ledger_notes import m002_quarantine, m004_settled
 from materialize.shards import SCHEMA, LedgerError
 
 _PIECE = 1 << 16
@@ -85,4 +85,4 @@ def _into_journal(db: sqlite3.Connection, space: str, run: int, removed: int, en
     )
 
 
-MIGRATIONS = (_m001_tables, m002_quarantine, _m003_md5_shards)
+MIGRATIONS = (_m001_tables, m002_quarantine, _m003_md5_shards, m004_settled)

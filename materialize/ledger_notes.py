@@ -1,10 +1,12 @@
-"""What the ledger keeps beside its entries: past runs to look at, and texts in quarantine."""
+"""What the ledger keeps beside its entries: past runs to look at, texts in quarantine, and what scans found settled."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from materialize.file_states import file_states
+
+_SHARDS = (
+    "SELECT space, bits, prefix, file, rows, vectors, doubtful, unmatched FROM shards WHERE space=? "
+    "ORDER BY bits, prefix"
+)
+
 
 def m002_quarantine(db: sqlite3.Connection) -> None:
     """The migration that makes the table of texts which an encoder could not take."""
@@ -20,6 +29,11 @@ def m002_quarantine(db: sqlite3.Connection) -> None:
         "CREATE TABLE quarantine (space TEXT NOT NULL, pin_id TEXT NOT NULL, text_fp BLOB NOT NULL, "
         "reason TEXT NOT NULL, run INTEGER NOT NULL, since TEXT NOT NULL, PRIMARY KEY (space, pin_id))"
     )
+
+
+def m004_settled(db: sqlite3.Connection) -> None:
+    """The migration that makes the table of what scans found settled, see :mod:`materialize.settled`."""
+    db.execute("CREATE TABLE settled (space TEXT PRIMARY KEY, note TEXT NOT NULL)")
 
 
 @dataclass(frozen=True)
@@ -147,6 +161,33 @@ class LedgerNotes:
         known = self._db.execute("SELECT pin_id FROM quarantine WHERE space=?", (space,)).fetchall()
         gone = [(space, pin_id) for (pin_id,) in known if pin_id not in kept]
         self._db.executemany("DELETE FROM quarantine WHERE space=? AND pin_id=?", gone)
+
+    def settled(self, space: str) -> str | None:
+        """What the last scan that found nothing to do for ``space`` noted."""
+        row = self._db.execute("SELECT note FROM settled WHERE space=?", (space,)).fetchone()
+        return row[0] if row else None
+
+    def settle(self, space: str, note: str) -> None:
+        """Note that a scan found nothing to do for ``space``; where another process writes, nothing is noted."""
+        with suppress(sqlite3.OperationalError):
+            self._db.execute("INSERT OR REPLACE INTO settled VALUES (?, ?)", (space, note))
+
+    def mark(self, space: str) -> str | None:
+        """Tells the entries of ``space`` from what they were before and will be; None while they are being written.
+
+        Files count as :func:`~materialize.file_states.file_states` describes them: one that was restored is another.
+        """
+        self._db.execute("BEGIN")
+        try:
+            queries = ("SELECT 1 FROM journal WHERE space=? LIMIT 1", "SELECT * FROM engines WHERE space=?", _SHARDS)
+            journal, engine, shards = (self._db.execute(query, (space,)).fetchall() for query in queries)
+        finally:
+            self._db.execute("COMMIT")
+        paths = [self._shard(space, file) for _, _, _, file, *_ in shards if file]
+        files = file_states(paths)
+        if journal or (paths and files is None):
+            return None
+        return hashlib.sha256(json.dumps([engine, shards, files.digest if files else None]).encode()).hexdigest()
 
     def damaged(self, space: str) -> list[Path]:
         """Shards of ``space`` that are there and cannot be read."""

@@ -23,8 +23,9 @@ from materialize.definitions import RepoDefinitions, load_definitions
 from materialize.feature_rows import unwritable
 from materialize.ledger import DOUBTFUL_TEXT, Ledger
 from materialize.reconcile import view_definition, view_space
-from materialize.scan import PAYLOAD_COLUMNS, FeatureScan, PinScan, connect, held_pins, raw_engine
+from materialize.scan import PAYLOAD_COLUMNS, FeatureScan, PinScan, connect, held_pins, raw_engine, to_be_read
 from materialize.selection import Selection
+from materialize.shards import Entries
 from materialize.spaces import Space, live_space
 from materialize.stores.layout import to_micros
 
@@ -97,6 +98,10 @@ class Counts:
     """Pins that this run left for the next: beyond its limit, or after it was asked to stop."""
     logged_texts: int = 0
     """Of the texts of a plan, those whose vector the vector log has, where the ledger was lost: not encoded again."""
+    files: int = 0
+    """Source files of the views that were asked for."""
+    files_unchanged: int = 0
+    """Of these, those that no pass went over: they are as the last scan left them."""
     interrupted: bool = False
     """The run was asked to stop, and did at a clean point."""
     unknown: list[str] = field(default_factory=list)
@@ -202,7 +207,7 @@ def count_features(
 ) -> None:
     """Fill the feature-row counts of ``counts``; of very many changed rows none is tried whether its type holds it."""
     views = definitions.feature_views()
-    with con.ahead(views):
+    with con.ahead(to_be_read(con, views, lambda view: ledger.of(view_space(view)), held)):
         for view in views:
             space = view_space(view)
             scan = FeatureScan(con, view, ledger.of(space), held)
@@ -233,19 +238,22 @@ def count_logged(paths: RepoPaths, space: str, ledger: Ledger, counts: Counts, t
 def plan(paths: RepoPaths, model: str | None = None) -> Counts:
     """Count what ``materialize`` would do now; loads no model and writes nothing but the ledger's own folder.
 
+    Files that are as the last scan left them are not read.
+
     :raises PinfeatherError: if the repository is not applied, or a source cannot be read.
     """
     started = time.perf_counter()
     definitions = load_definitions(paths)
     space = live_space(paths, model)
     counts = Counts(space.name)
-    with Ledger(paths) as ledger, connect(paths.ledger) as con:
+    with Ledger(paths) as ledger, connect(paths.ledger, noting=True) as con:
         held = held_pins(paths)
         count_features(con, definitions, ledger, held, counts)
         scan = open_pin_scan(con, definitions, space, ledger, held)
         texts = count_pins(scan, space, counts, Selection(quarantined=frozenset(ledger.quarantined(space.name))))
         count_logged(paths, space.name, ledger, counts, texts)
         counts.held = scan.held
+        counts.files, counts.files_unchanged = con.file_counts()
         rate = ledger.tokens_per_second(space.name) or ASSUMED_TOKENS_PER_SECOND
     counts.estimated_seconds = counts.tokens / rate
     counts.seconds = time.perf_counter() - started
@@ -253,9 +261,25 @@ def plan(paths: RepoPaths, model: str | None = None) -> Counts:
 
 
 def open_pin_scan(
-    con: Any, definitions: RepoDefinitions, space: Space, ledger: Ledger, held: frozenset[str]
+    con: Any,
+    definitions: RepoDefinitions,
+    space: Space,
+    ledger: Ledger,
+    held: frozenset[str],
+    entries: Entries | None = None,
 ) -> PinScan:
-    """The scan of every pin against the ledger of ``space``; raw fingerprints of another engine are not believed."""
+    """The scan of every pin against the ledger of ``space``; raw fingerprints of another engine are not believed.
+
+    :param entries: what is compared in place of the ledger's entries of the space.
+    """
     trust = ledger.engine(space.name) in (None, raw_engine())
     fields = [rule.name for rule in space.template.rules]
-    return PinScan(con, definitions, fields, ledger.of(space.name), held, trust_raw=trust)
+    return PinScan(
+        con,
+        definitions,
+        fields,
+        entries or ledger.of(space.name),
+        held,
+        trust_raw=trust,
+        view_entries=lambda view: ledger.of(view_space(view)),
+    )

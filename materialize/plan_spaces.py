@@ -13,17 +13,20 @@ from materialize.selection import Selection
 from materialize.standing import RunCounts, count_target, targets
 
 
-def plan_spaces(paths: RepoPaths, model: str | None = None, only: str | None = None) -> RunCounts:
+def plan_spaces(
+    paths: RepoPaths, model: str | None = None, only: str | None = None, *, rescan: bool = False
+) -> RunCounts:
     """Count what ``materialize`` would do now: the live space, or ``only``, with the other spaces in ``spaces``.
 
     Loads no model and writes nothing but the ledger's own folder.
 
+    :param rescan: read files, too, that are as the last scan left them.
     :raises UsageError: for a space that there is not.
     :raises PinfeatherError: if the repository is not applied, or a source cannot be read.
     """
     definitions = load_definitions(paths)
     done: list[RunCounts] = []
-    with Ledger(paths) as ledger, connect(paths.ledger) as con:
+    with Ledger(paths) as ledger, connect(paths.ledger, noting=True, rescan=rescan) as con:
         held = held_pins(paths)
         for target in targets(paths, model, only, None, None):
             started = time.perf_counter()
@@ -35,6 +38,7 @@ def plan_spaces(paths: RepoPaths, model: str | None = None, only: str | None = N
             texts = count_target(scan, target, counts, Selection(quarantined=quarantined))
             count_logged(paths, target.space.name, ledger, counts, texts or ())
             counts.held = scan.held
+            counts.files, counts.files_unchanged = con.file_counts()
             rate = ledger.tokens_per_second(target.space.name) or ASSUMED_TOKENS_PER_SECOND
             counts.estimated_seconds = counts.tokens / rate
             counts.seconds = time.perf_counter() - started

@@ -18,6 +18,7 @@ from materialize.encoders import Encoders
 from materialize.feature_rows import RowsPart, guard_rows, write_feature_rows
 from materialize.indexing import index_space
 from materialize.ledger import Ledger
+from materialize.payload_fields import LATER_PAYLOAD
 from materialize.places import open_store
 from materialize.plan import ASSUMED_TOKENS_PER_SECOND, PinChange, open_pin_scan, pin_changes
 from materialize.points import space_spec
@@ -55,7 +56,7 @@ def materialize(paths: RepoPaths, options: RunOptions | None = None) -> RunCount
     with (
         open_store(paths, "materialize", options.lock_timeout) as store,
         Ledger(paths) as ledger,
-        connect(paths.ledger) as con,
+        connect(paths.ledger, noting=True, rescan=options.rescan) as con,
     ):
         if options.space is None:
             empty_dropping(paths, store)
@@ -115,6 +116,7 @@ def _run_space(run: SpaceRun) -> None:
         _count_failure(run, error)
         run.finish("failed", error)
         raise
+    run.counts.files, run.counts.files_unchanged = run.con.file_counts()
     run.finish("interrupted" if run.counts.interrupted else "done")
 
 
@@ -123,10 +125,22 @@ def _reconcile(run: SpaceRun) -> list[str]:
     space = run.space.name
     if run.target.scope is not Scope.FROZEN or space not in run.store.collections():
         # A frozen space gets no index of a field that its points were written without.
-        run.store.create(space, space_spec(run.space, payload_columns(run.definitions)))
+        run.store.create(space, space_spec(run.space, _filterable(run)))
     strangers = reconcile_space(run.project, space, run.ledger, run.store, run.number)
     doubt_logged(run.paths, space, run.ledger, run.number)
     return strangers
+
+
+def _filterable(run: SpaceRun) -> set[str]:
+    """The fields that points can be filtered by now.
+
+    An index is the promise that every point has its field: one of later gets its own when a run has written it to all.
+    """
+    fields = set(payload_columns(run.definitions))
+    spec = run.store.collections().get(run.space.name)
+    if spec is None or not run.store.count(run.space.name):
+        return fields
+    return fields - (LATER_PAYLOAD - spec.indexes.keys())
 
 
 def _plan(run: SpaceRun) -> PinScan:
@@ -180,17 +194,21 @@ def _write(run: SpaceRun, scan: PinScan) -> None:
             )
             if not run.stopping():
                 settle_held_rows(run.definitions, run.ledger, run.store, run.number, run.held)
-    complete = run.selection.complete and run.target.scope in (Scope.WHOLE, Scope.KNOWN) and not run.stopping()
+    complete = run.selection.complete and not run.counts.limited and not run.stopping()
+    complete = complete and run.target.scope in (Scope.WHOLE, Scope.KNOWN)
     if complete or run.ledger.engine(space.name) in (None, raw_engine()):  # else rows of the old engine are left
         run.ledger.set_engine(space.name, raw_engine(), space_definition(run.project))
     if complete and run.target.scope is Scope.WHOLE and run.target.limit is None:
         run.ledger.keep_quarantined(space.name, [each.pin_id for each in (*run.selection.skipped, *run.poisoned)])
     with timed(run.counts.stages, "ledger"):
         run.ledger.fold(space.name)
+        scan.settle(run.number)
         vector_log.compact(run.paths, space.name)
     if run.options.only is None:
         _note_state(run, scan)
     with timed(run.counts.stages, "publish"):
+        if complete:
+            run.store.create(space.name, space_spec(space, payload_columns(run.definitions)))
         _publish(run)  # before the index, which takes minutes: a takedown must not wait for it
     if not run.stopping() and load_space(run.paths, space.name).status is not Status.BUILDING:  # then once, when whole
         with timed(run.counts.stages, "index"):

@@ -6,7 +6,6 @@ the pin text and payload read, one of the other features, and its times; buckets
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -23,12 +22,16 @@ import pyarrow as pa
 from feature_repo.aggregates.session import quoted
 from feature_repo.errors import PinfeatherError
 from materialize.definitions import ViewDefinition
+from materialize.file_states import FileClock, FileStates, SeenFiles, file_clock, source_files
 from materialize.hashes import SIGN, Words, bits_for, numbers_of, pairs, sorting, span
 from materialize.payload_fields import PAYLOAD_COLUMNS
 from materialize.spill import HashedRows, Scratch, spill_folder
 
 if TYPE_CHECKING:
     import duckdb
+
+    from materialize.changed import Compared
+    from materialize.pin_rows import WholeRows
 
 PIN_VIEW = "pin_text"
 """The view that says which pins there are."""
@@ -120,8 +123,18 @@ class Source:
 class Session:
     """One DuckDB connection and the passes that were made over it: each view is read once a session."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, folder: Path, clock: FileClock | None = None, *, rescan: bool = True
+    ) -> None:
         self._con, self._folder = con, folder
+        self.clock, self.rescan = clock, rescan
+        self.seen = SeenFiles()
+        self._asked: dict[str, str] = {}
+        self.compared: dict[str, Compared] = {}
+        """What scans found of views first, by the view's representation."""
+        self.whole_rows: dict[str, WholeRows] = {}
+        """Rows that were fetched, by the view's representation."""
+        self._sources: dict[str, Source] = {}
         self._passes: dict[str, HashedView] = {}
         self._coming: dict[str, Future[HashedView]] = {}
         self._places = 0
@@ -144,10 +157,30 @@ class Session:
         self._places += 1
         return self._folder / f"{name}-{self._places}"
 
+    def files(self, view: ViewDefinition) -> FileStates | None:
+        """How the files of ``view`` were when it was first asked for; None where there are none."""
+        self._asked[repr(view)] = view.source
+        return self.seen.states(view.source)
+
+    def file_counts(self) -> tuple[int, int]:
+        """Of the views that were asked for: their files, and how many of these no pass went over."""
+        asked = {name: self.seen.states(source) for name, source in self._asked.items()}
+        counts = {name: states.files for name, states in asked.items() if states}
+        return sum(counts.values()), sum(files for name, files in counts.items() if name not in self._passes)
+
+    def source(self, view: ViewDefinition) -> Source:
+        """The source of ``view``, as it was when it was first asked for."""
+        name = repr(view)
+        if name not in self._sources:
+            passed = self._passes.get(name)
+            self._sources[name] = passed.source if passed else view_source(self._con, view)
+        return self._sources[name]
+
     def hashed(self, view: ViewDefinition) -> HashedView:
         """The rows of ``view`` as hashes, as they were when it was first asked for."""
         name = repr(view)
         if name not in self._passes:
+            self.files(view)  # before the first row is read
             coming = self._coming.pop(name, None)
             self._passes[name] = coming.result() if coming else self._pass(self._con, view, self.place("pass"))
         return self._passes[name]
@@ -158,6 +191,7 @@ class Session:
         with ThreadPoolExecutor(1) as reader, self._cursor() as cursor:
             for view in views:
                 if (name := repr(view)) not in self._passes:
+                    self.files(view)
                     self._coming[name] = reader.submit(self._pass, cursor, view, self.place("pass"))
             try:
                 yield
@@ -179,10 +213,13 @@ class Session:
 
 
 @contextmanager
-def connect(spill: Path | None = None) -> Iterator[Session]:
+def connect(spill: Path | None = None, *, noting: bool = False, rescan: bool = False) -> Iterator[Session]:
     """A DuckDB session in UTC; its errors come out as one message naming what to do.
 
     :param spill: where what does not fit into memory lies meanwhile; None takes the system's temporary folder.
+    :param noting: scans that find nothing note the files that they read (:mod:`materialize.settled`), and leave out
+        those that are as they were noted.
+    :param rescan: leave none out.
     """
     import duckdb
 
@@ -193,7 +230,7 @@ def connect(spill: Path | None = None) -> Iterator[Session]:
             processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             con.execute(f"SET threads={min(_THREADS, processors)}")
             con.execute(f"SET memory_limit='{_MEMORY}'; SET temp_directory={quoted(folder / 'duckdb')}")
-            yield Session(con, folder)
+            yield Session(con, folder, file_clock(folder) if noting else None, rescan=rescan)
         except duckdb.OutOfMemoryException as error:
             raise PinfeatherError(
                 f"DuckDB needs more than {_MEMORY} to read a source: {str(error).strip()}. Write the Parquet files "
@@ -353,8 +390,5 @@ def _latest(rows: Words, into: Words) -> Words:
 
 def _files(source: str) -> str:
     """The files behind a path or a pattern in its last part, as a list in SQL; empty where there is none."""
-    path = Path(source) if source else None
-    if path is None:
-        return ""
-    found = sorted(path.parent.glob(path.name)) if glob.has_magic(path.name) else [path] if path.is_file() else []
+    found = source_files(source)
     return f"[{', '.join(quoted(file) for file in found)}]" if found else ""

@@ -56,6 +56,8 @@ class RunOptions:
     """So many points at most are written in each space, the rest by later runs; deletions and rows are not counted."""
     retry_quarantined: bool = False
     """Try texts again that an encoder could not take."""
+    rescan: bool = False
+    """Read source files, too, that are as the last scan left them."""
     stop: Callable[[], bool] | None = None
     """Asked between two batches; once it says True the run ends there, published, and ``interrupted`` is set."""
     erased: frozenset[str] | None = None

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.errors import PinfeatherError
+from feature_repo.feast_import import import_feast
 from feature_repo.paths import RepoPaths
+from pinfeather.init import as_written
 
 
 def apply_definitions(paths: RepoPaths) -> dict[str, Any]:
@@ -44,6 +46,8 @@ def apply_definitions(paths: RepoPaths) -> dict[str, Any]:
 def _main(root: Path) -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
+    if as_written(root):
+        import_feast(torch=False)
     from feast.repo_config import load_repo_config
     from feast.repo_operations import apply_total
 

@@ -78,6 +78,15 @@ def init_repository(folder: str | Path) -> RepoPaths:
     return RepoPaths(root)
 
 
+def as_written(root: Path) -> bool:
+    """Whether the definitions are still those that :func:`init_repository` wrote, with nothing of a user's own."""
+    file = root / "definitions.py"
+    folders = [each for each in root.iterdir() if each.is_dir() and each.name != "data"]
+    # Feast reads every module of a repository.
+    modules = [*root.glob("*.py"), *(module for folder in folders for module in folder.rglob("*.py"))]
+    return modules == [file] and file.read_text() == _DEFINITIONS
+
+
 def _project_name(name: str) -> str:
     """A name that Feast accepts: letters, digits and underscores, no underscore first."""
     return re.sub(r"\W", "_", name).strip("_").lower() or "pinfeather"

@@ -1,4 +1,4 @@
-"""What ``pinfeather evaluate`` found as pictures: reliability, confusion of levels, bars of an ablation."""
+"""What ``pinfeather evaluate`` found as pictures: reliability, confusion of levels, differences of scorers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"bm25": GREY, "zero-shot": GREEN, "student": BLUE, "teacher": ORANGE}
 _INK = "#1f2937"
+_RANKING = "ndcg@20"
 _TICKS = ([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
 
 
@@ -45,34 +46,41 @@ def draw_evaluation(levels: Ints, answers: Sequence[Answer], folder: Path, title
         return [_saved(plt, figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
-def draw_ablation(differences: Mapping[str, Mapping[str, Any]], path: Path, title: str, label: str) -> Path:
-    """Write bars of what each variant changes, with its 95 % interval; pale where that holds 0. Gives ``path`` back.
+def draw_differences(rows: Sequence[Mapping[str, Any]], folder: Path, title: str) -> Path | None:
+    """Write ``differences.png``, what each scorer has more or less nDCG@20 than the one it is compared with.
 
-    :param differences: name of a variant to ``difference``, ``ci`` and ``significant``, as
-        :func:`embedders.evaluation.evaluate.compare` gives them for one metric; a difference of None has no bar.
-    :param label: what the bars are differences of: the metric and the baseline.
-    :raises PinfeatherError: if there is no bar, matplotlib is not installed, or ``path`` cannot be written.
+    :param rows: of :func:`embedders.evaluation.judging.judge`. None is drawn, and given, where no difference is known.
+    :raises PinfeatherError: if matplotlib is not installed, or the folder cannot be written.
     """
-    shown = {name: each for name, each in differences.items() if each["difference"] is not None}
+    compared = {row["scorer"]: row["against"] for row in rows if "against" in row}
+    shown = {name: each[_RANKING] for name, each in compared.items() if each[_RANKING]["difference"] is not None}
     if not shown:
-        raise PinfeatherError(f"{path} would show nothing: no difference is known.")
+        return None
+    (baseline,) = {each["scorer"] for each in compared.values()}
     plt = load_pyplot()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.6, 1.5 + 0.42 * len(shown)))
+        difference_bars(axes, list(shown.values()))
         for place, each in enumerate(shown.values()):
-            value, (low, high) = each["difference"], each["ci"]
-            colour = PALE if not each["significant"] else GREEN if value > 0 else ORANGE
-            axes.barh(place, value, color=colour, height=0.66)
-            axes.plot([low, high], [place, place], color=_INK, linewidth=1.4)
-            axes.text(
-                1.02, place, f"{value:+.3f}", va="center", color=_INK, transform=axes.get_yaxis_transform(), fontsize=9
-            )
-        axes.axvline(0, color=GREY, linewidth=0.8)
+            value, beside = f"{each['difference']:+.3f}", axes.get_yaxis_transform()
+            axes.text(1.02, place, value, va="center", color=_INK, transform=beside, fontsize=9)
         axes.set_yticks(range(len(shown)), list(shown))
-        axes.invert_yaxis()
-        axes.set_title(title)
-        axes.set_xlabel(f"{label}; line: 95 % interval, pale: it holds 0")
-        return _saved(plt, figure, path)
+        axes.set_title(f"Against {baseline}: {title}")
+        axes.set_xlabel(f"nDCG@20 less that of {baseline}; line: 95 % interval, pale: it holds 0")
+        return _saved(plt, figure, folder / "differences.png")
+
+
+def difference_bars(axes: Axes, differences: Sequence[Mapping[str, Any]]) -> None:
+    """A bar for each difference with its interval, the first on top; pale where the interval holds 0.
+
+    :param differences: ``difference``, ``ci`` and ``significant`` of :func:`embedders.evaluation.evaluate.compare`.
+    """
+    for place, each in enumerate(differences):
+        colour = PALE if not each["significant"] else GREEN if each["difference"] > 0 else ORANGE
+        axes.barh(place, each["difference"], color=colour, height=0.66)
+        axes.plot(each["ci"], [place, place], color=_INK, linewidth=1.4)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.invert_yaxis()
 
 
 def _reliability(plt: Any, levels: Ints, known: Mapping[str, Floats], title: str) -> Any:

@@ -22,6 +22,7 @@ from materialize.releases import current_release
 from materialize.spaces import Space, live_space, load_space
 from pinfeather.judged import NoJudgmentsError, judged_pairs
 from pinfeather.pipeline import fit_lexical, read_blobs
+from pinfeather.writable import check_writable
 
 if TYPE_CHECKING:
     from embedders.encoder import Encoder
@@ -295,6 +296,7 @@ def check_scores_path(out: str, pairs: str) -> Path:
     """``out`` as a path, before anything is computed.
 
     :raises UsageError: if it is the file of pairs, lies in no folder, or ends neither in .parquet nor in .csv.
+    :raises PinfeatherError: if its folder cannot be written.
     """
     path = Path(out)
     if path.resolve() == Path(pairs).resolve():
@@ -303,4 +305,5 @@ def check_scores_path(out: str, pairs: str) -> Path:
         raise UsageError(f"--scores {out}: there is no folder {path.resolve().parent}; make it first.")
     if path.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--scores {out}: the name must end in .parquet or .csv.")
+    check_writable("--scores", path.resolve().parent)
     return path

@@ -42,6 +42,7 @@ from materialize.scan import TEXT_COLUMNS
 from pinfeather import __version__
 from pinfeather.label_sources import Labels
 from pinfeather.training_vectors import TextVectors
+from pinfeather.writable import check_writable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,7 +128,8 @@ class _Rows:
 def check_out(out: Path, labels: Path | None = None) -> Path:
     """``out`` before anything is computed.
 
-    :raises UsageError: if it does not end in .parquet, lies in no folder, or is the file of labels.
+    :raises UsageError: if it does not end in .parquet, is a folder or lies in none, or is the file of labels.
+    :raises PinfeatherError: if its folder cannot be written.
     """
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name must end in .parquet.")
@@ -135,6 +137,9 @@ def check_out(out: Path, labels: Path | None = None) -> Path:
         raise UsageError(f"--out {out}: there is no folder {out.resolve().parent}; make it first.")
     if labels is not None and labels.resolve() == out.resolve():
         raise UsageError(f"--out {out} is the file of labels itself, which would be overwritten: name another file.")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder: name a file in it.")
+    check_writable("--out", out.resolve().parent)
     return out
 
 

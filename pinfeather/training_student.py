@@ -18,6 +18,7 @@ from materialize.releases import publish_release
 from materialize.spaces import live_space
 from pinfeather.training import Judged, free_name
 from pinfeather.training_teacher import file_pairs
+from pinfeather.writable import check_writable
 
 if TYPE_CHECKING:
     from embedders.bundle import StudentBundle
@@ -156,7 +157,7 @@ def train_student_on_files(
 
     :param teacher: a teacher's folder, which labels the pairs first.
     :raises UsageError: if there is something at ``out``.
-    :raises PinfeatherError: if a file cannot be read.
+    :raises PinfeatherError: if a file cannot be read, or ``out`` not written.
     """
     from embedders.student_training import mixed, train_student_bundle
     from embedders.tower_training import TowerTraining
@@ -164,6 +165,7 @@ def train_student_on_files(
     folder = Path(out)
     if folder.exists():
         raise UsageError(f"There is something at {folder} already: give another --out, or remove it.")
+    check_writable("--out", folder.parent)
     share = _share(teacher, human_share)
     pairs = file_pairs(files)
     report: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinTextTemplate
 from pinfeather.example_pairs import example_pairs, is_training_set
 from pinfeather.judged import judged_pairs
+from pinfeather.writable import check_writable
 
 Tell = Callable[[str], None]
 
@@ -70,6 +71,7 @@ def train_teacher(
     :returns: what the manifest says: ``teacher, folder, teacher_version, pairs, queries, temperature, held_back_loss``
         and more.
     :raises UsageError: if the folder is there already, or settings do not fit.
+    :raises PinfeatherError: if it cannot be written, or a file not be read.
     """
     from embedders.cross_model import CrossSettings
     from embedders.teacher import teacher_fingerprint
@@ -81,6 +83,7 @@ def train_teacher(
     folder = Path(out) if out is not None else _own_folder(paths, name)
     if folder.exists():
         raise UsageError(f"There is something at {folder} already: give another name, or remove it.")
+    check_writable("--out" if out is not None else "the teacher", folder)
     base = Path(str(cross.get("base", ""))).expanduser()
     own = {"base": str(base.absolute())} if cross.get("base") and base.is_dir() else {}
     settings = CrossSettings(**{**cross, **own})

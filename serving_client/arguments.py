@@ -45,9 +45,15 @@ def moments(name: str, times: Sequence[datetime | str], count: int) -> NDArray[n
     :raises UsageError: if there are more or fewer than ``count``, or one is no time.
     """
     if isinstance(times, str | bytes) or not isinstance(times, Sequence) or len(times) != count:
-        given = f"{len(times)} times" if isinstance(times, list | tuple) else f"a {type(times).__name__}"
-        raise UsageError(f"{name} is {given} for {count} pins: give one time a pin, in the same order, or None.")
+        listed = isinstance(times, list | tuple)
+        given = f"has {_counted(len(times), 'time')}" if listed else f"is of type {type(times).__name__}"
+        pins = _counted(count, "pin")
+        raise UsageError(f"{name} {given} for {pins}: give one time a pin, in the same order, or None.")
     return np.array([_moment(name, each) for each in times], dtype="datetime64[us]")
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _moment(name: str, time: datetime | str) -> datetime:

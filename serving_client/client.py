@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 from feature_repo.board_text import Board
 from feature_repo.text import canonical_query
@@ -21,7 +20,7 @@ from serving_client.answers import (
 )
 from serving_client.arguments import board_of, listed, moments, text_list
 from serving_client.degraded import noted
-from serving_client.filters import CreatedAfter, filter_of
+from serving_client.filters import CreatedAfter, Wanted, filter_of
 from serving_client.lists.boards import BoardWish, board_pins, boards_for_pin
 from serving_client.lists.home_feed import FeedWish, home_feed
 from serving_client.lists.related import RelatedWish, related_pins
@@ -34,12 +33,6 @@ from serving_client.publications.publications import LIVE
 from serving_client.relevance.scoring import Judge
 from serving_client.search.searching import SearchWish, search
 from serving_client.status import Status, status_of
-
-if TYPE_CHECKING:
-    pass
-
-Wanted = str | Sequence[str] | None
-"""One value, several of which any will do, or None for all."""
 
 
 class PinClient(OpenedRepository):

@@ -1,5 +1,6 @@
 """Shared fixtures: no model hub, the real data beside the checkout."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -11,11 +12,19 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import typeguard
 from hypothesis import HealthCheck, given, settings
+
+from feature_repo.feast_import import unchecked
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("FEAST_USAGE", "False")
+
+# Feast's own checks of types take half of the seconds of its import. Children of tests import it as its users do.
+typeguard.typechecked = unchecked
+
+gc.disable()  # until all is imported: next to nothing of it is garbage
 
 # On a disk half of the tests' time goes into syncing small files.
 _MEMORY = Path("/dev/shm")
@@ -27,7 +36,6 @@ LONG = (
     "test_demo",
     "test_student_training",
     "test_materialize_machine",
-    "test_columns",
     "test_feast_repo",
     "test_examples",
     "test_online_store_config",
@@ -42,12 +50,26 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
+def pytest_collection_finish():
+    """From now on the garbage collector looks only at what tests make, not at a million objects of modules."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets; tests that need it skip visibly where it is not."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def saved_tables(tmp_path_factory):
+    """Tables that a :class:`Catalogue` saved once are not validated and aggregated again in this run."""
+    from made_once import run_folder
+
+    Catalogue.kept = run_folder(tmp_path_factory) / "saved_tables"
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +198,8 @@ class Catalogue:
     """A small pins table that a test edits; ``save`` validates and aggregates it for real."""
 
     NOW = datetime(2026, 10, 1, tzinfo=UTC)
+    kept = None
+    """The run's folder of saved tables."""
 
     def __init__(self, paths) -> None:
         self.paths = paths
@@ -197,9 +221,15 @@ class Catalogue:
         """Write the raw table, validate, aggregate."""
         import pyarrow as pa
         import pyarrow.parquet as pq
+        from saved_tables import saved
 
         from feature_repo.aggregates import aggregate
         from feature_repo.validation import validate
+
+        def save():
+            report = validate(self.paths)
+            aggregate(self.paths)
+            return report
 
         folder = self.paths.raw / "pins"
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,9 +237,7 @@ class Catalogue:
         columns = sorted({name for pin in self.pins.values() for name in (*when, *pin)})
         rows = [{name: {**when, **pin}.get(name) for name in columns} for pin in self.pins.values()]
         pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
-        report = validate(self.paths)
-        aggregate(self.paths)
-        return report
+        return saved(self.paths, self.kept, save)
 
 
 class CountingEncoder:

@@ -14,14 +14,18 @@ import pytest
 from feature_repo.paths import RepoPaths
 
 
+def run_folder(temp: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of a run share."""
+    base = temp.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # a worker's is a folder in that of the run
+
+
 def made_once(temp: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
     """The folder ``repo`` of a folder called ``name``, filled by ``make(folder)``, for reading only.
 
     A worker that comes while another one is making it waits; after a failure the next one tries again.
     """
-    base = temp.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # a worker's is a folder in that of the run
-    parent = base / "made_once" / name
+    parent = run_folder(temp) / "made_once" / name
     parent.mkdir(parents=True, exist_ok=True)
     folder, done = parent / "repo", parent / "done"
     with (parent / "lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""Indexes over the vectors of collections of a hundred points."""
+"""Indexes over the vectors of collections of some hundred points."""
 
 from __future__ import annotations
 
@@ -30,10 +30,3 @@ def builds(monkeypatch) -> list[Path]:
 
     monkeypatch.setattr(edge, "build_index", build)
     return built
-
-
-def broken_child(tmp_path: Path, monkeypatch, then: str) -> None:
-    """The child spoils the folder that it was given; then it does ``then``."""
-    script = tmp_path / "child.py"
-    script.write_text(f"import os, shutil, sys, time\nshutil.rmtree(sys.argv[1] + '/segments')\n{then}\n")
-    monkeypatch.setattr(edge_index, "INDEXER", script)

@@ -7,7 +7,9 @@ from client_catalogue import WordEncoder
 from feature_repo.board_text import Board
 from feature_repo.errors import PinfeatherError, UsageError
 from serving_client import PinClient
+from serving_client.lists import boards, neighbours
 from serving_client.lists.boards import board_vector
+from serving_client.stages import DeadlineError
 
 pytest_plugins = ("client_repo",)
 
@@ -101,6 +103,27 @@ def test_wrong_wishes_are_refused(client):
         client.boards_for_pin("sofa0", ["Sofas"] * 1001)
     with pytest.raises(UsageError, match="pins takes a list"):
         client.board_pins("Sofas", pins="sofa0")
+
+
+def test_the_pins_of_a_board_take_no_place_among_those_that_are_looked_at(client, monkeypatch):
+    monkeypatch.setattr(neighbours, "MOST_CANDIDATES", 2)
+    ferns = [f"fern{number}" for number in range(4)]
+    assert [hit.pin_id for hit in client.board_pins("", 1, pins=[*ferns, "fern0", "pasta0"], diversity=0).hits] == [
+        "fern4"
+    ]
+
+
+def test_a_board_whose_time_is_over_is_not_answered_without_its_words(client, monkeypatch):
+    def late(board, embed, without_pins):
+        def embed_late(asked):
+            raise DeadlineError("too late")
+
+        return words(board, embed_late, without_pins)
+
+    words = boards._words
+    monkeypatch.setattr(boards, "_words", late)
+    with pytest.raises(DeadlineError, match="too late"):
+        client.board_pins("Ferns", 3, pins=["fern0", "fern1"])
 
 
 def test_without_a_query_tower_the_pins_of_a_board_decide(built):

@@ -1,12 +1,11 @@
 """The client while publications and releases change under it, and where there is none yet."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from client_catalogue import WordEncoder, copy_of, move_pin
+from client_catalogue import SwitchingEncoder, copy_of, move_pin
 
 from embedders.cut import cut_fingerprint
 from feature_repo.errors import PinfeatherError
@@ -22,17 +21,8 @@ pytest_plugins = ("client_repo",)
 
 
 def test_a_request_ends_on_the_publication_it_began_with(client_shop):
-    class Interrupting(WordEncoder):
-        """While the query is encoded, a run publishes and another thread switches."""
-
-        def encode(self, texts, progress=None):
-            if texts == ["fern"]:
-                move_pin(client_shop, "pasta0", "fern")
-                with ThreadPoolExecutor(1) as pool:
-                    assert pool.submit(client.refresh).result()
-            return super().encode(texts)
-
-    with PinClient(client_shop.root, encoder=Interrupting()) as client:
+    with PinClient(client_shop.root, encoder=(tower := SwitchingEncoder(client_shop))) as client:
+        tower.client = client
         during = client.score("fern", ["pasta0"], scorer="zero-shot").similarity[0]
         after = client.score("fern", ["pasta0"], scorer="zero-shot").similarity[0]
     assert during < 0.5

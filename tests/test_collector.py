@@ -14,6 +14,7 @@ class Node:
 
 
 def test_what_is_there_is_set_aside_and_everything_is_undone_afterwards():
+    gc.unfreeze()
     before = gc.get_threshold()
     kept = [Node() for _ in range(100)]
     with settled():

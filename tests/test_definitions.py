@@ -9,7 +9,7 @@ from feature_repo.paths import RepoPaths
 from materialize import definitions as module
 from materialize.definitions import load_definitions
 from pinfeather.apply import apply_definitions
-from pinfeather.init import init_repository
+from pinfeather.init import as_written, init_repository
 
 OWN_VIEWS = """
 from feast import FeatureView, Field, FileSource
@@ -117,3 +117,21 @@ def test_a_registry_without_the_project_says_what_it_has(mine):
 def test_nothing_applied_yet_says_so(tmp_path):
     with pytest.raises(PinfeatherError, match="pinfeather apply"):
         load_definitions(init_repository(tmp_path / "new"))
+
+
+def test_only_definitions_as_init_wrote_them_are_applied_without_a_check_of_their_types(adopter, tmp_path):
+    new = init_repository(tmp_path / "new").root
+    assert as_written(new)
+    (new / "mine.py").write_text("own = 1\n")  # Feast reads it too
+    assert not as_written(new)
+    assert not as_written(adopter.root)
+    assert not as_written(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_wrong_type_in_a_definition_of_ones_own_is_named(tmp_path):
+    paths = init_repository(tmp_path / "repo")
+    with (paths.root / "definitions.py").open("a") as file:
+        file.write(f'{OWN_VIEWS}\nhasty = FeatureView(name="hasty", entities=[pin], ttl=30, source=relative.source)\n')
+    with pytest.raises(PinfeatherError, match=r'argument "ttl" \(int\) did not match'):
+        apply_definitions(paths)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import PinfeatherError
-from materialize.stores.errors import StoreError
+from materialize.stores.errors import BadInputError, StoreError
 from serving_client import PinClient
 from serving_client.degraded import CODES, Code, UnavailableError, code_of, note, noted, reason
 from serving_client.publications.guard import Guard
@@ -92,6 +92,38 @@ def test_a_part_that_failed_is_tried_again_after_a_while_and_loaded_once():
     clock.now += RETRY_SECONDS
     assert [part.get(), part.get()] == ["loaded", "loaded"]
     assert len(calls) == 3
+
+
+def test_one_request_tries_what_failed_and_the_others_do_not_wait_for_it():
+    clock, working = Clock(), []
+    guard = Guard(clock)
+
+    def read():
+        if not working:
+            raise StoreError("gone")
+        with pytest.raises(UnavailableError, match="gone"):  # another request, while this one tries
+            guard.call("pins", pytest.fail, False)
+        return "read"
+
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="gone"):
+            guard.call("pins", read, False)
+    working.append(True)
+    clock.now += RETRY_SECONDS
+    assert guard.call("pins", read, False) == "read"
+    assert guard.failing() == {}
+
+
+def test_a_wrong_call_is_no_failure_of_the_collection():
+    guard = Guard(Clock())
+
+    def read():
+        raise BadInputError("no such filter")
+
+    for _ in range(2):
+        with pytest.raises(BadInputError, match="no such filter"):
+            guard.call("pins", read, False)
+    assert guard.failing() == {}
 
 
 def test_a_collection_that_failed_is_forgotten_with_it():

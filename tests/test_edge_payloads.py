@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from store_samples import fill, pin, unit
 
 from materialize.stores.edge import EdgeStore
-from materialize.stores.edge_collection import SIDE_FILE, EdgeCollection
+from materialize.stores.edge_collection import EdgeCollection
+from materialize.stores.edge_files import SIDE_FILE
 from materialize.stores.errors import BadInputError, StoreCorruptError
 from materialize.stores.payload import PACKED_KEY, Packing, parse_path, path_of, select, selection
 from materialize.stores.port import CollectionSpec, Match, Point, Range, SparseVector, VectorSpec

@@ -22,7 +22,11 @@ from feature_repo.raw_files import readable, stored_schema
 from feature_repo.validation import validate
 from materialize.erasure.check import check
 from materialize.erasure.flow import erase
+from materialize.erasure.online import find_points
 from materialize.erasure.pending import Pending, is_pending, save_pending
+from materialize.stores.layout import entity_collection, entity_spec, point_id, row_payload
+from materialize.stores.port import Point
+from materialize.stores.publication import open_writer
 
 CONFIG = "project: shop\nonline_store: {type: materialize.online_store.PinfeatherOnlineStore}\n"
 
@@ -166,6 +170,30 @@ def test_a_name_that_reads_like_an_escape_is_itself(paths):
     names = pa.chunked_array([["a\\x07b", "c\\x07d", "c\x07d", "a\x07b", None]])
     assert erasures.rows(Subject.USER, names).tolist() == [True, False, True, False, False]
     assert erasures.rows(Subject.USER, names, readable=True).tolist() == [True, True, True, False, False]
+
+
+def test_a_query_is_found_however_it_is_spelt_and_as_it_is_rejected(paths):
+    erasures, _ = record(paths, Subjects.of(queries=["wedding arch"]))
+    asked = pa.chunked_array([[" Wedding  ARCH", "Wedding\\x09arch", "wedding", None]])
+    assert erasures.rows(Subject.QUERY, asked).tolist() == [True, False, False, False]
+    assert erasures.rows(Subject.QUERY, asked, readable=True).tolist() == [True, True, False, False]
+
+
+def test_points_that_name_it_in_their_key_or_among_engaged_queries_are_found(tmp_path, paths):
+    erasures, _ = record(paths, Subjects.of(pins=["p1"], queries=["wedding arch"]))
+    rows = {
+        "key": ({"pin_id": "p1"}, {}),
+        "query": ({"query": "Wedding  arch"}, {}),
+        "list": ({"pin_id": "p2"}, {"engaged_queries": ["oak", "WEDDING arch"]}),
+        "title": ({"pin_id": "p3"}, {"title": "wedding arch"}),
+    }
+    with open_writer(tmp_path / "store") as store:
+        for view, (entity, features) in rows.items():
+            collection = entity_collection("shop", sorted(entity))
+            store.create(collection, entity_spec())
+            store.upsert(collection, [Point(point_id("shop", view, entity), row_payload(view, entity, 1, features))])
+        found = {point.payload["view"] for _, point in find_points(store, erasures)}
+    assert found == {"key", "query", "list"}
 
 
 def test_a_name_that_no_row_bears_is_told_once(paths):

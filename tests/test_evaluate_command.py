@@ -118,7 +118,7 @@ def test_a_repository_is_judged_by_slices_against_a_baseline_with_pictures_and_f
     assert student["slices"]["popularity"]["1-9 impressions"]["ndcg@20"] is None
     assert "Left out: 2 judgments of pins not in the catalogue; 1 queries have no other." in err
     pictures = sorted((tmp_path / "p").iterdir())
-    assert [path.name for path in pictures] == ["confusion.png", "reliability.png"]
+    assert [path.name for path in pictures] == ["confusion.png", "differences.png", "reliability.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     qrels = [line.split() for line in (tmp_path / "t" / "qrels.txt").read_text().splitlines()]
     assert len(qrels) == 90
@@ -269,22 +269,33 @@ def test_plots_without_matplotlib_name_the_extra_before_any_work(client_shop, pi
     assert (code, "pip install 'pinfeather[plots]'" in err) == (1, True)
 
 
-def test_ablations_are_drawn_as_differences(tmp_path):
-    from feature_repo.errors import PinfeatherError
-    from pinfeather.plots_evaluation import draw_ablation
+def test_differences_from_a_baseline_are_drawn(tmp_path):
+    from pinfeather.plots_evaluation import draw_differences
 
-    bars = {
-        "boards": {"difference": -0.02, "ci": [-0.03, -0.01], "significant": True},
-        "engagement": {"difference": 0.001, "ci": [-0.01, 0.012], "significant": False},
-        "unknown": {"difference": None, "ci": None, "significant": None},
-    }
-    path = draw_ablation(bars, tmp_path / "new" / "a.png", "Without a source", "nDCG@20 less the full student")
-    again = draw_ablation(bars, tmp_path / "b.png", "Without a source", "nDCG@20 less the full student")
-    assert path.read_bytes() == again.read_bytes()
-    without = draw_ablation(bars | {"more": bars["boards"]}, tmp_path / "c.png", "Without a source", "x")
-    assert without.read_bytes() != path.read_bytes()
-    with pytest.raises(PinfeatherError, match="no difference is known"):
-        draw_ablation({"unknown": bars["unknown"]}, tmp_path / "d.png", "", "")
+    worse = {"difference": -0.02, "ci": [-0.03, -0.01], "significant": True}
+    alike = {"difference": 0.001, "ci": [-0.01, 0.012], "significant": False}
+    unknown = {"difference": None, "ci": None, "significant": None}
+
+    def rows(**against):
+        found = [{"scorer": name, "against": {"scorer": "bm25", "ndcg@20": each}} for name, each in against.items()]
+        return [{"scorer": "bm25"}, *found]
+
+    drawn = [
+        draw_differences(found, tmp_path / str(number), "a set")
+        for number, found in enumerate(
+            (
+                rows(student=worse, teacher=alike),
+                rows(student=worse, teacher=alike, zero=unknown),
+                rows(student=worse, teacher=alike | {"significant": True}),
+            )
+        )
+    ]
+    first, with_unknown, significant = (path.read_bytes() for path in drawn)
+    assert first == with_unknown
+    assert first != significant
+    assert draw_differences(rows(student=unknown), tmp_path / "none", "a set") is None
+    assert draw_differences(rows(), tmp_path / "none", "a set") is None
+    assert not (tmp_path / "none").exists()
 
 
 def test_only_missing_judgments_leave_a_baseline_without_levels(judged, held_out, pinfeather):

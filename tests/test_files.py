@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from materialize.stores import files
-from materialize.stores.files import copy_sparse, copy_tree
+from materialize.stores.files import copy_sparse, copy_tree, read_ahead
 
 MB = 1 << 20
 Edits = st.lists(st.tuples(st.integers(0, 3 * MB), st.binary(min_size=1, max_size=9000)), max_size=5)
@@ -43,6 +44,28 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     copy_sparse(source, target)
     assert target.stat().st_size == 64 * MB
     assert target.stat().st_blocks * 512 <= source.stat().st_blocks * 512 < MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such call elsewhere")
+@pytest.mark.parametrize(
+    ("most", "parts"),
+    [
+        (0, []),
+        (4096, [(0, 4096)]),
+        (8192, [(0, 4096), (40 * MB, 4096)]),
+        (1 << 30, [(0, 4096), (40 * MB, 8192)]),
+    ],
+)
+def test_data_is_read_ahead_and_holes_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, parts: list[tuple[int, int]]
+) -> None:
+    path = tmp_path / "file"
+    write(path, 64 * MB, [(0, b"begin"), (40 * MB, bytes(8192))])
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(files.os, "posix_fadvise", lambda _, start, length, __: asked.append((start, length)))
+    assert read_ahead(path, most) == sum(length for _, length in parts)
+    assert asked == parts
+    assert read_ahead(tmp_path / "none", most) == 0
 
 
 def test_only_pages_that_differ_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ def test_a_pin_whose_row_was_rejected_keeps_its_last_state(hats, encoder):
 
 def test_a_new_lexical_version_reaches_every_payload(hats, encoder, monkeypatch):
     monkeypatch.setattr("materialize.plan.LEXICAL_VERSION", 99)
-    monkeypatch.setattr("materialize.scan.LEXICAL_VERSION", 99)
+    monkeypatch.setattr("materialize.settled.LEXICAL_VERSION", 99)
     counts = run(hats, encoder)
     assert (counts.payload_only, counts.encoded_texts) == (12, 0)
     assert run(hats, encoder).quiet

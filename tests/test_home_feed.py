@@ -13,6 +13,8 @@ from materialize.stores.edge_collection import EdgeCollection
 from materialize.stores.errors import StoreError
 from materialize.stores.publication import open_writer
 from serving_client import PinClient
+from serving_client.lists import home_feed
+from serving_client.lists.diversity import pin_of
 
 pytest_plugins = ("client_repo",)
 
@@ -152,6 +154,28 @@ def test_the_same_request_gives_the_same_feed_and_another_seed_another(broad, to
     assert plain[0] == seeded[0]  # the first place explores nothing
 
 
+def test_a_feed_that_was_filled_again_draws_what_it_drew_at_first(broad, tower, monkeypatch):
+    """Else a feed changes with how often its sources were looked through."""
+    drawn = []
+    for more in (False, True):
+        looked = []
+
+        def keep(source, hits, hidden, more=more):
+            source.found = [hit for hit in hits if pin_of(hit) not in hidden]
+            source.more = more
+
+        def nothing_further(source, *_, looked=looked):
+            source.more = False
+            looked.append(source)
+
+        monkeypatch.setattr(home_feed._Source, "keep", keep)
+        monkeypatch.setattr(home_feed._Source, "look_further", nothing_further)
+        with PinClient(broad, encoder=tower) as client:
+            drawn.append(client.home_feed(["sofa0", "fern0"], 100, [f"couch{n}" for n in range(190)], exploration=0.3))
+        assert bool(looked) == more
+    assert drawn[0].hits == drawn[1].hits
+
+
 def test_seen_pins_are_never_shown_however_many(broad, tower, searches):
     seen = [f"couch{number}" for number in range(1_500)] + [f"elsewhere{number}" for number in range(20_000)]
     with PinClient(broad, encoder=tower) as client:
@@ -211,12 +235,12 @@ def test_halves_of_characters_are_unknown_pins_and_seeds_like_others(client):
         ({"limit": 1.5}, "limit is 1.5, but must be a whole number"),
         ({"limit": 10**9}, "limit is 1000000000, but must be a number from 1 to 1000"),
         ({"limit": "many"}, "limit is 'many'"),
-        ({"saved_at": 5}, "saved_at is a int for 2 pins"),
+        ({"saved_at": 5}, "saved_at is of type int for 2 pins"),
         ({"exploration": 1.1}, "exploration is 1.1, but must be a number from 0 to 1"),
         ({"exploration": float("nan")}, "exploration is nan"),
         ({"diversity": -1}, "diversity is -1"),
-        ({"saved_at": ["2026-01-01"]}, "saved_at is 1 times for 2 pins"),
-        ({"saved_at": "2026-01-01"}, "saved_at is a str for 2 pins"),
+        ({"saved_at": ["2026-01-01"]}, "saved_at has 1 time for 2 pins"),
+        ({"saved_at": "2026-01-01"}, "saved_at is of type str for 2 pins"),
         ({"saved_at": ["2026-01-01", "soon"]}, "'soon', which is no time"),
         ({"saved_at": ["2026-01-01", None]}, "None, which is no time"),
         ({"seen": "sofa1"}, "seen takes a list"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from small_indexes import broken_child
+from indexed_points import broken_child
 
 from materialize.audit import audit
 from materialize.run import RunOptions, materialize

@@ -115,6 +115,14 @@ def test_a_list_has_no_two_alike_and_leaves_no_room_empty(seed, rows, diversity)
         assert (against @ vectors[row]).max() > DUPLICATE - 1e-6 or texts[row] in {"a", *named}
 
 
+def test_what_is_left_out_is_compared_with_all_however_much_it_is():
+    axes = np.eye(3, dtype=np.float32)
+    shunned = np.concatenate([np.tile(axes[1], (3_000, 1)), axes[:1]])  # the last of them is like the first pin
+    diversifier = Diversifier(Pool(list("abc"), axes, [None] * 3), 0.0)
+    diversifier.fold(shunned, [None] * len(shunned))
+    assert diversifier.open.tolist() == [False, False, True]
+
+
 def test_the_greatest_marginal_relevance_is_taken_next():
     vectors = unit([[1, 0, 0], [0.9, 0.3, 0], [0, 0, 1], [0.5, 0, 0.5]])
     relevance = np.array([1.0, 0.95, 0.4, 0.7])

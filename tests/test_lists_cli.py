@@ -42,7 +42,7 @@ def test_home_feed_keeps_its_keys_and_shows_interests(ask):
     assert [hit["exploration"] for hit in feed["hits"]].count(True) == 3
     assert "sofa1" not in {hit["pin_id"] for hit in feed["hits"]}
     code, _, err = ask("home-feed", "sofa0", "fern0", "--saved-at", "2026-01-01")
-    assert (code, "saved_at is 1 times for 2 pins" in err) == (2, True)
+    assert (code, "saved_at has 1 time for 2 pins" in err) == (2, True)
     code, out, err = ask("home-feed", "sofa0", "nobody", "--limit", "50", "--exploration", "0")
     assert code == 0
     assert "of no use here: nobody" in err

@@ -3,6 +3,7 @@
 import json
 import os
 from datetime import timedelta
+from itertools import permutations
 
 import pytest
 from conftest import examples, random_examples
@@ -108,6 +109,31 @@ def two_days(paths):
     put_log(paths, {"a.parquet": first})
     assert run(paths, 24).log == "full"
     put_log(paths, {"a.parquet": first, "b.parquet": [event(30, user="cid"), event(31, query="lamp", user="ann")]})
+
+
+def test_the_latest_visit_that_turns_out_to_be_a_machines_gives_its_time_to_the_one_before(paths):
+    first = [event(0, user="bob"), event(48, user="ann")]
+    put_log(paths, {"a.parquet": first})
+    run(paths, 96, min_users=1)
+    assert [row["event_timestamp"] for row in rows(paths, "query_pin_engagement")] == [hours(48)]
+    more = [event(at, query="lamp", pin_id="p2", user="ann") for at in (49, 50, 51)]  # with that one, too many a day
+    put_log(paths, {"a.parquet": first, "b.parquet": more})
+    report = run(paths, 96, min_users=1)
+    assert report.log == "merged"
+    assert [row["event_timestamp"] for row in rows(paths, "query_pin_engagement")] == [hours(0)]
+    check_equals_full(paths, report, min_users=1)
+
+
+def test_of_languages_that_are_as_frequent_the_first_by_name_is_told(paths):
+    orders = list(permutations(("en", "de", "fr")))
+    log = [
+        event(number, query=f"oak {number}", user=f"{lang}{number}", lang=lang)
+        for number, order in enumerate(orders)
+        for lang in order
+    ]
+    put_log(paths, {"a.parquet": log})
+    run(paths, 24)
+    assert [row["lang"] for row in rows(paths, "query_stats")] == ["de"] * len(orders)
 
 
 def test_a_merge_reads_only_the_new_file_and_nothing_new_reads_none(paths):

@@ -3,8 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from made_once import made_once, moved
+from conftest import Catalogue
+from erase_shop import save as board_save
+from erase_shop import write_raw
+from made_once import copied, made_once, moved
 
+from feature_repo import aggregates
+from feature_repo.aggregates import aggregate
 from feature_repo.errors import PinfeatherError
 from materialize.definitions import load_definitions
 
@@ -31,3 +36,26 @@ def test_feast_reads_of_a_moved_repository_what_was_applied_with_its_own_files(a
     assert here.keys() == there.keys()
     for name, view in there.items():
         assert here[name].source == view.source.replace(str(applied.root), str(tmp_path / "moved")) != view.source
+
+
+def test_a_table_that_was_saved_once_leaves_the_same_again_unless_there_is_more_to_read(applied, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(aggregates, "aggregate", lambda paths: calls.append(paths.root.name) or aggregate(paths))
+
+    def save(name, raw=(), **more):
+        catalogue = Catalogue(copied(applied.root, tmp_path / name))
+        catalogue.kept = tmp_path / "kept"
+        for table, rows in raw:
+            write_raw(catalogue.paths, table, rows)
+        report = catalogue.put("p1", "green hat").put("p2", "no time", event_timestamp=None, **more).save()
+        assert report.total_rejected == 1
+        tables = sorted(
+            path for folder in ("valid", "views") for path in (catalogue.paths.data / folder).rglob("*.parquet")
+        )
+        return {path.name: path.read_bytes() for path in tables}
+
+    assert save("first") == save("again")
+    save("other", country="DE")
+    boards = save("boards", raw=[("board_saves", [board_save("ann", "p1", "hats")])])
+    assert boards["pin_text.parquet"] == save("once more")["pin_text.parquet"]
+    assert calls == ["first", "other", "boards"]

@@ -15,11 +15,12 @@ from hypothesis.extra.numpy import arrays
 from tower_models import tiny_base, tiny_tower
 
 from embedders import encoder as encoder_module
-from embedders import recipe
+from embedders import packed_weights, recipe
 from embedders.backbone import load_backbone
 from embedders.bert_files import read_bert
 from embedders.encoder import EncodingError, load_encoder
 from embedders.low_rank import LowRank
+from embedders.model_files import ModelFolderError
 from embedders.plain_bert import PlainBert, gelu
 from embedders.plain_runner import PlainRunner
 from embedders.runners import CpuRunner, Head, pooled
@@ -158,7 +159,7 @@ def test_many_batches_have_the_vectors_of_one(tower, threads):
 def test_gelu_is_that_of_the_error_function(rows):
     exact = np.array([x * 0.5 * (1 + math.erf(x / math.sqrt(2))) for x in rows.ravel().tolist()]).reshape(rows.shape)
     gelu(rows)
-    assert np.abs(rows - exact).max() < 5e-7 + 1e-7 * np.abs(exact).max()
+    assert np.abs(rows - exact).max() < 5e-7 + 2e-7 * np.abs(exact).max()
 
 
 def test_gelu_is_right_everywhere():
@@ -168,7 +169,11 @@ def test_gelu_is_right_everywhere():
     rows = x[:, None].copy()
     gelu(rows)
     exact = x.astype(float) * 0.5 * (1 + erf(x.astype(float) / math.sqrt(2)))
-    assert np.abs(rows[:, 0] - exact).max() < 6e-7  # half of it is float32's own, for numbers up to 10
+    assert np.abs(rows[:, 0] - exact).max() < 7e-7  # more than half of it is float32's own, for numbers up to 10
+    far = np.array([[1e2, 1e4, 3e30, -1e2, -1e4, -3e30]], dtype=np.float32)
+    with np.errstate(all="ignore"):
+        gelu(far)
+    np.testing.assert_array_equal(far, np.array([[1e2, 1e4, 3e30, 0, 0, 0]], dtype=np.float32))
 
 
 def test_bf16_is_the_bf16_of_transformers(tower):
@@ -236,16 +241,19 @@ def rewritten(folder, change):
     save_file(change(load_file(file)), file, {"format": "pt"})
 
 
-def rename_tensors(folder):
-    rewritten(folder, lambda arrays: {f"bert.{name}": array for name, array in arrays.items()})
+def rename_tensors(folder, prefix="bert."):
+    rewritten(folder, lambda arrays: {prefix + name: array for name, array in arrays.items()})
 
 
-def in_bf16(folder):
+def in_bf16(folder, prefix, but):
+    """All but some in bfloat16, those in float16."""
     import torch
     from safetensors.torch import load_file, save_file
 
     file = folder / "model.safetensors"
-    save_file({name: each.to(torch.bfloat16) for name, each in load_file(file).items()}, file, {"format": "pt"})
+    kinds = {True: torch.float16, False: torch.bfloat16}
+    tensors = {prefix + name: each.to(kinds[name in but]) for name, each in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})
 
 
 def test_a_plain_model_is_read(copied):
@@ -270,8 +278,7 @@ def test_a_plain_model_is_read(copied):
         lambda folder: (folder / "adapter_config.json").write_text("{}"),
         lambda folder: shutil.copy(folder / "model.safetensors", folder / "other.safetensors"),
         lambda folder: (folder / "model.safetensors").write_bytes(b"no tensors"),
-        rename_tensors,
-        in_bf16,
+        lambda folder: rename_tensors(folder, "roberta."),
     ],
 )
 def test_what_is_not_plain_is_left_to_transformers(copied, change):
@@ -288,11 +295,45 @@ def test_weights_in_half_precision_are_computed_in_fp32(copied):
     assert np.abs(encoder.encode(TEXTS) - by_transformers(copied, TEXTS)).max() < 1e-5
 
 
-def test_weights_under_another_prefix_have_the_same_vectors(copied, base):
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_under_the_prefix_of_pretraining_have_the_same_vectors(copied, base, way):
     rename_tensors(copied)
+    assert read_bert(open_model(copied)) is not None
+    few = WAYS[way]
+    np.testing.assert_array_equal(encoder_of(copied, few).encode(TEXTS), encoder_of(base, few).encode(TEXTS))
+
+
+@pytest.mark.parametrize("but", [(), ("embeddings.LayerNorm.weight",)], ids=["all", "mixed"])
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_weights_in_bf16_are_read_and_computed_in_fp32(copied, but, prefix):
+    in_bf16(copied, prefix, but)
     encoder = encoder_of(copied)
-    assert isinstance(encoder._runner._model, TorchBert)  # of what transformers loaded
+    assert isinstance(encoder._runner, PlainRunner)
+    assert np.abs(encoder.encode(TEXTS) - by_transformers(copied, TEXTS)).max() < 1e-5
+
+
+def test_what_transformers_loaded_is_computed_without_it(copied, base):
+    shutil.copy(copied / "model.safetensors", copied / "other.safetensors")
+    encoder = encoder_of(copied)
+    assert isinstance(encoder._runner._model, TorchBert)
     np.testing.assert_array_equal(encoder.encode(TEXTS), encoder_of(base, few=False).encode(TEXTS))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_tokenizer_of_a_larger_model_is_refused_before_any_text(copied, way):
+    edit_config(copied, vocab_size=30_000)
+    rewritten(copied, lambda arrays: {name: array[:30_000] for name, array in arrays.items()})
+    with pytest.raises(ModelFolderError, match=r"ids up to 30521.*vocab_size 30000"):
+        encoder_of(copied, few=WAYS[way])
+
+
+@pytest.mark.parametrize("change", [lambda folder: None, pools_the_first], ids=["mean", "cls"])
+def test_where_no_kernel_is_found_numpy_multiplies(copied, monkeypatch, change):
+    change(copied)
+    monkeypatch.setattr(packed_weights, "find_kernel", lambda: None)
+    encoder = encoder_of(copied)
+    assert isinstance(encoder._runner._model.layers[0].qkv[0], packed_weights.PlainWeight)
+    assert np.abs(encoder.encode(TEXTS) - by_transformers(copied, TEXTS)).max() < 1e-5
 
 
 def test_another_activation_is_computed_by_transformers(copied):

@@ -159,17 +159,17 @@ while True:
         publish(tmp_path, 1, collection="never")
         publish(tmp_path, 1)
         with open_reader(tmp_path, cache_bytes=1 << 20) as reader:
-            (kept,) = reader.get_many("still", [pin(1)])
-            (changed,) = reader.get_many("pins", [pin(1)])
+            (kept,) = reader.get_many("still", [pin(1)], with_vectors=True)
+            (changed,) = reader.get_many("pins", [pin(1)], with_vectors=True)
             assert kept is not None and changed is not None
             publish(tmp_path, 1, 2)
             publish(tmp_path, 1, 2, collection="never")
             assert reader.refresh()
             assert shadows(tmp_path) == ["000001-still", "000004-pins"]  # pins before anybody asks
-            (again,) = reader.get_many("still", [pin(1)])
-            assert again is not None and again.payload is kept.payload  # from the cache
-            (fresh,) = reader.get_many("pins", [pin(1)])
-            assert fresh is not None and fresh.payload is not changed.payload
+            (again,) = reader.get_many("still", [pin(1)], with_vectors=True)
+            assert again is not None and again.vectors["vector"] is kept.vectors["vector"]  # from the cache
+            (fresh,) = reader.get_many("pins", [pin(1)], with_vectors=True)
+            assert fresh is not None and fresh.vectors["vector"] is not changed.vectors["vector"]
 
     def test_what_takes_the_place_of_a_loaded_collection_in_the_release_is_loaded_with_it(self, tmp_path: Path) -> None:
         publish(tmp_path, 1, collection="old")

@@ -195,6 +195,17 @@ def test_warmed_vectors_fill_free_room_only_and_leave_first_the_rarest_first():
     assert np.array_equal(QueryCache(0).vectors("m", ["a"], loaded(encode))["a"], vector_of("a"))
 
 
+def test_what_was_warmed_while_it_was_encoded_counts_once():
+    cache = QueryCache(1 << 20)
+
+    def encode(queries):
+        assert warm(cache, queries) == 1
+        return np.stack([vector_of(query) for query in queries])
+
+    cache.vectors("m", ["sofa"], loaded(encode))
+    assert (cache.stats.entries, cache.stats.bytes) == (1, size("sofa"))
+
+
 def test_counts_between_two_moments():
     cache, encode = QueryCache(2 * size("a")), Encode()
     cache.vectors("m", ["a", "b"], loaded(encode))

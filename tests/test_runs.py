@@ -103,7 +103,7 @@ def test_only_rewrites_a_view_in_whole_whose_rows_it_had_to_delete(hats, encoder
 def test_a_partial_run_does_not_vouch_for_the_rows_that_it_left_out(hats, encoder, monkeypatch):
     run(hats, encoder)
     monkeypatch.setattr("materialize.plan.LEXICAL_VERSION", 99)
-    monkeypatch.setattr("materialize.scan.LEXICAL_VERSION", 99)
+    monkeypatch.setattr("materialize.settled.LEXICAL_VERSION", 99)
     assert run(hats, encoder, only=frozenset({"p3"})).payload_only == 1
     assert run(hats, encoder, limit=4).payload_only == 4
     assert run(hats, encoder).payload_only == 5

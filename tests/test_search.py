@@ -17,7 +17,7 @@ from materialize.plan import plan
 from materialize.releases import current_release, publish_release
 from materialize.run import RunOptions, materialize
 from materialize.spaces import load_space, save_space
-from materialize.stores.port import CollectionSpec, VectorSpec
+from materialize.stores.port import CollectionSpec, Point, VectorSpec
 from materialize.stores.publication import open_writer
 from serving_client import PinClient
 from serving_client.degraded import UnavailableError, code_of
@@ -155,6 +155,36 @@ def test_a_changed_flag_costs_no_encoding(flagged, tower):
         assert sorted(ids(client.search("oak shelf", scorer="zero-shot", safe=True))) == ["p0", "p1", "p3"]
 
 
+def test_a_new_flag_can_be_asked_for_once_a_run_has_given_it_to_every_pin(flagged, tower):
+    """Until then it would be found of some: a server's readers see each point at once, and a run may be limited."""
+    name = current_release(flagged.paths).live_space
+
+    def flags_are_promised(*_: object) -> bool:
+        with open_writer(flagged.paths.online) as writer:
+            return "safe" in writer.collections()[name].indexes
+
+    with open_writer(flagged.paths.online) as writer:
+        points, _ = writer.scroll(name, with_vectors=True)
+        spec = writer.collections()[name]
+        writer.drop(name)
+        writer.create(name, replace(spec, indexes={key: kind for key, kind in spec.indexes.items() if key != "safe"}))
+        writer.upsert(name, [Point(p.id, {**p.payload, "safe": None}, p.vectors) for p in points])
+        writer.publish()
+    for number in range(5):
+        flagged.put(f"p{number}", f"oak shelf {number}", safe=number > 2)
+    flagged.save()
+    materialize(flagged.paths, RunOptions(encoder=tower, limit=2))
+    with PinClient(flagged.paths.root, encoder=tower) as client:
+        with pytest.raises(UsageError, match="cannot be filtered by 'safe'"):
+            client.search("oak shelf", safe=True)
+        seen = []
+        materialize(flagged.paths, RunOptions(encoder=tower, progress=lambda *_: seen.append(flags_are_promised())))
+        assert (seen, flags_are_promised()) == ([False], True)
+        client.refresh()
+        assert sorted(ids(client.search("oak shelf", scorer="zero-shot", safe=True))) == ["p3", "p4"]
+        assert sorted(ids(client.search("oak shelf", scorer="zero-shot", safe=False))) == ["p0", "p1", "p2"]
+
+
 def test_a_registry_from_before_the_flag_refuses_the_filter(flagged, tower):
     cache = flagged.paths.data / "definitions.json"
     cache.write_text(
@@ -268,6 +298,7 @@ def test_a_cursor_belongs_to_its_search(client):
         {"candidates": 10},
         {"retrieval": "vector"},
         {"safe": True},
+        {"floor": 4},
     ):
         with pytest.raises(UsageError, match="another search"):
             client.search(**{"query": "velvet sofa", "limit": 3, "scorer": "bm25", "cursor": cursor, **other})

@@ -34,6 +34,7 @@ def test_reciprocal_ranks_add_up():
     both = fused([["a", "b", "c"], ["c", "d"]])
     assert both == ["c", "a", "b", "d"]  # 1/61 + 1/63; 1/61; 1/62; 1/62
     assert fused([["b", "a"]]) == ["b", "a"]
+    assert fused([["b", "a"], ["a", "b"]]) == ["a", "b"]  # of equals the lower id, whichever list comes first
     assert fused([]) == []
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from client_catalogue import WordEncoder, copy_repository
 from served import JSON, KEY, KEYS, SECRET, error_of, in_process, lines, logged
+from starlette.routing import Route
 
 from feature_repo.errors import PinfeatherError, UsageError
 from serving_client import PinClient
@@ -35,6 +36,17 @@ def test_an_answer_is_json_or_arrow(http, pins):
     assert table.column("vector").is_null().to_pylist() == [False, True]
     features = http.post("/v1/pin-features", json={"ids": ["sofa0"]}, headers={"Accept": ARROW})
     assert features.headers["content-type"] == "application/json"
+
+
+def test_paths_of_the_client_are_answered_without_routing(http, monkeypatch):
+    routed = []
+    real = Route.matches
+    monkeypatch.setattr(Route, "matches", lambda route, scope: routed.append(scope["path"]) or real(route, scope))
+    for method in served_methods().values():
+        assert http.request(method.verb, method.path, json={}).status_code in (200, 422)
+    assert routed == []
+    assert http.get("/healthz").status_code == 200
+    assert "/healthz" in routed
 
 
 def test_a_request_has_an_id(http):

@@ -1,6 +1,7 @@
 """Faults of the HTTP service that showed only under odd requests and at odd starts: each stays away."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -148,3 +149,25 @@ def test_what_was_lacking_is_tried_again_beside_the_requests(built, monkeypatch)
     with settled(), Failing(built, encoder=tower) as client, ThreadPoolExecutor(1) as executor:
         service = in_process(client).app.state.service
         asyncio.run(play())
+
+
+def test_metrics_wait_neither_for_a_tower_nor_for_the_first_publication(built, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+
+    class StuckTower(PinClient):
+        def embed_queries(self, queries, space="live"):
+            begun.set()
+            assert go.wait(20)
+            return super().embed_queries(queries, space)
+
+    monkeypatch.setattr("serving_client.http.metrics.STATUS_SECONDS", 0.01)
+    with StuckTower(built, encoder=WordEncoder()) as client:
+        http = in_process(client)
+        service = http.app.state.service
+        with client._publications._switching:  # as while the first one is loaded
+            assert "pinfeather_served_publication_number" not in http.get("/metrics").text
+        loading = service.aside.submit(client.embed_queries, ["ready"])
+        assert begun.wait(20)
+        assert "pinfeather_served_publication_number" in http.get("/metrics").text
+        go.set()
+        assert loading.result(20).found.all()

@@ -16,7 +16,8 @@ from served import KEY, served
 
 from feature_repo.errors import UsageError
 from serving_client import PinClient, RemotePinClient
-from serving_client.http.server import MOST_HEADER_BYTES, address_of, listen
+from serving_client.http.connection import MOST_HEADER_BYTES, MOST_PIPELINED, SLICE
+from serving_client.http.server import address_of, listen
 from serving_client.http.settings import Settings
 
 pytest_plugins = ("client_repo",)
@@ -44,7 +45,7 @@ def everything(opened):
 
 
 def test_slow_senders_are_let_go(pins, monkeypatch):
-    monkeypatch.setattr("serving_client.http.server.HEADER_SECONDS", 0.05)
+    monkeypatch.setattr("serving_client.http.connection.HEADER_SECONDS", 0.05)
     with served(pins, Settings(body_seconds=0.05)) as (url, _):
         silent, half, partial = connection(url), connection(url), connection(url)
         half.sendall(HEAD)
@@ -59,6 +60,101 @@ def test_slow_senders_are_let_go(pins, monkeypatch):
         told = everything(again)
         assert told.count(b"HTTP/1.1") == 1
         assert b"200 OK" in told
+
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+CHUNKED = HEAD.replace(b"search", b"pin-embeddings") + b"Transfer-Encoding: chunked\r\n\r\n"
+IDS = b'f\r\n{"ids":["sofa0"\r\n2\r\n]}\r\n'
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_wish_for_another_protocol_changes_nothing(pins, at_once, chunked):
+    head = CHUNKED if chunked else CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: 17")
+    head = head.replace(b"\r\n\r\n", b"\r\n" + UPGRADE + b"\r\n")
+    body = IDS + b"0\r\n\r\n" if chunked else b'{"ids":["sofa0"]}'
+    with served(pins) as (url, _):
+        wishing = connection(url)
+        if at_once:
+            wishing.sendall(head + body + LAST)
+        else:
+            wishing.sendall(head)
+            wishing.sendall(body)
+            wishing.sendall(GET[:-2] + UPGRADE + b"\r\n" + LAST)
+        told = everything(wishing)
+        assert told.count(b"HTTP/1.1 200") == (2 if at_once else 3)
+        assert b"sofa0" in told
+        smuggled = connection(url)  # a body that reads like a request is a body
+        smuggled.sendall(head.replace(b"17", b"%d" % len(LAST)) if not chunked else head + b"%x\r\n" % len(LAST))
+        smuggled.sendall(LAST + (b"\r\n0\r\n\r\n" if chunked else b"") + LAST)
+        told = everything(smuggled)
+        assert told.count(b"HTTP/1.1") == 2
+        assert told.startswith(b"HTTP/1.1 422")
+
+
+def test_headers_have_a_size_however_they_come(pins):
+    with served(pins) as (url, _):
+        many = connection(url)
+        many.sendall(HEAD + b"A: " + b"b" * 1000 + b"\r\n")
+        for _ in range(MOST_HEADER_BYTES // 1000):
+            many.sendall(b"A: " + b"b" * 1000 + b"\r\n")
+        assert everything(many).startswith(b"HTTP/1.1 400")
+        whole = connection(url)
+        whole.sendall(GET[:-2] + b"A: bcd\r\n" * (MOST_HEADER_BYTES // 4) + b"\r\n")
+        assert everything(whole).startswith(b"HTTP/1.1 400")
+        second = connection(url)
+        second.sendall(GET)
+        assert second.recv(1) == b"H"
+        second.sendall(HEAD + b"X-Long: " + b"a" * MOST_HEADER_BYTES)
+        assert b"HTTP/1.1 400" in everything(second)
+        blank = connection(url)
+        blank.sendall(b"\r\n" * MOST_HEADER_BYTES)
+        assert everything(blank).startswith(b"HTTP/1.1 400")
+        fitting = connection(url)
+        fitting.sendall(LAST[:-2] + b"A: " + b"b" * (MOST_HEADER_BYTES - 1000) + b"\r\n\r\n")
+        assert everything(fitting).startswith(b"HTTP/1.1 200")
+
+
+def test_what_follows_a_body_has_a_size_and_is_no_header(pins):
+    with served(pins) as (url, _):
+        late = connection(url)  # read when the headers were looked at already
+        late.sendall(CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + IDS)
+        late.sendall(b"0\r\nX-Deadline-Ms: 0\r\n\r\n")
+        assert everything(late).startswith(b"HTTP/1.1 200")
+        endless = connection(url)
+        endless.sendall(CHUNKED + IDS + b"0\r\nA: " + b"b" * (MOST_HEADER_BYTES + SLICE))
+        assert everything(endless).startswith(b"HTTP/1.1 400")
+        extended = connection(url)
+        extended.sendall(CHUNKED + IDS + b"1;" + b"a" * (MOST_HEADER_BYTES + SLICE))
+        assert everything(extended).startswith(b"HTTP/1.1 400")
+
+
+def test_requests_may_come_before_the_one_before_is_answered_but_not_many(pins):
+    with served(pins) as (url, _):
+        few = connection(url)
+        few.sendall(GET * MOST_PIPELINED + LAST)
+        answers = everything(few)
+        assert answers.count(b"HTTP/1.1 200") == MOST_PIPELINED + 1
+        many = connection(url)
+        many.sendall(GET * (MOST_PIPELINED + 2))
+        assert b"HTTP/1.1 400" in everything(many)
+
+
+def test_blanks_after_an_answer_do_not_keep_a_connection(pins, monkeypatch):
+    monkeypatch.setattr("serving_client.http.connection.HEADER_SECONDS", 0.05)
+    with served(pins) as (url, _):
+        idle = connection(url)
+        idle.sendall(GET)
+        assert idle.recv(4) == b"HTTP"
+        idle.sendall(b"\r\n")
+        assert everything(idle).count(b"HTTP/1.1") == 0
+        partial = connection(url)
+        partial.sendall(GET + GET[:10])  # what came while the first was answered
+        assert everything(partial).count(b"HTTP/1.1 200") == 1
 
 
 def test_bodies_that_are_too_large_or_break_off(pins):

@@ -85,6 +85,7 @@ def test_a_fault_at_the_start_is_tried_again(built, monkeypatch):
 
 
 def test_the_collector_is_as_it_was_after_the_service(pins):
+    gc.unfreeze()
     before = gc.get_threshold()
     gc.set_threshold(701, 11, 12)
     try:

@@ -3,11 +3,10 @@
 import gc
 import json
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from client_catalogue import WordEncoder, copy_of, direction, move_pin
+from client_catalogue import SwitchingEncoder, WordEncoder, copy_of, direction, move_pin
 from degraded_shop import Clock, away, codes
 from test_client_scores import live, student
 
@@ -66,17 +65,8 @@ def module_towers():
 
 def test_query_vectors_of_a_former_model_go_with_the_last_request_that_needs_them(client_shop):
     """A request holds its publication while it encodes, so that what it adds to the cache is found at its end."""
-
-    class Switching(WordEncoder):
-        def encode(self, texts, progress=None):
-            if texts == ["fern"]:
-                move_pin(client_shop, "pasta0", "fern")
-                with ThreadPoolExecutor(1) as pool:
-                    assert pool.submit(client.refresh).result()
-            return super().encode(texts)
-
-    with PinClient(client_shop.root, encoder=Switching()) as client:
-        tidied = []
+    with PinClient(client_shop.root, encoder=(tower := SwitchingEncoder(client_shop))) as client:
+        tower.client, tidied = client, []
         client._publications._on_retired = lambda publication: tidied.append(publication.number)
         client.embed_queries(["fern"])
         assert tidied == []

@@ -179,20 +179,20 @@ for n in (1, 2):
         assert shadows(tmp_path) == []
 
     def test_decoded_rows_are_kept_while_their_collection_is(self, tmp_path: Path) -> None:
-        def payload(place: Place) -> object:
+        def vector(place: Place) -> object:
             with session(place).reading() as view:
-                (point,) = view.get_many("pins", [pin(1)])
+                (point,) = view.get_many("pins", [pin(1)], with_vectors=True)
                 assert point is not None
-                return point.payload
+                return point.vectors["vector"]  # one array for all reads that find it kept
 
         publish(tmp_path, 1)
         cached, bare = Place(path=str(tmp_path)), Place(path=str(tmp_path), cache_bytes=0)
-        before = payload(cached)
+        before = vector(cached)
         publish(tmp_path, 1, collection="other")
-        assert payload(cached) is before
-        assert payload(bare) is not payload(bare)
+        assert vector(cached) is before
+        assert vector(bare) is not vector(bare)
         publish(tmp_path, 2)
-        assert payload(cached) is not before
+        assert vector(cached) is not before
 
 
 class TestFollowing:

@@ -9,7 +9,7 @@ import pytest
 from store_samples import PINS, ROWS, fill, pin, unit
 
 from materialize.stores import layout
-from materialize.stores.errors import BadInputError, SpecMismatchError
+from materialize.stores.errors import BadInputError, CollectionMissingError, SpecMismatchError
 from materialize.stores.port import And, CollectionSpec, Match, Not, Point, Range, SparseVector, VectorSpec, VectorStore
 
 pytest_plugins = ("store_adapters",)
@@ -158,6 +158,38 @@ def test_sparse_vectors_are_written_only_and_replaced_with_their_point(store: Ve
     store.upsert("texts", [Point(pin(3), {"n": 3}, {"vector": unit(1, 3, 0, 0)})])
     assert store.search("texts", words(3), 10, using="text") == []
     assert [h.payload["n"] for h in store.search("texts", [1, 0, 0, 0], 1)] == [0]
+
+
+def test_sparse_vectors_are_read_by_name_in_the_order_asked(store: VectorStore) -> None:
+    store.create("docs", CollectionSpec({"vector": VectorSpec(4)}, sparse=("text", "words")))
+    values = np.array([0.1, 2.5, 1 / 3], np.float32)
+    odd = SparseVector(np.array([2**32 - 1, 3, 70_000], np.uint32), values)
+    vector = {"vector": unit(1, 0, 0, 0)}
+    store.upsert(
+        "docs",
+        [
+            Point(pin(0), {}, vector, {"text": words(7), "words": odd}),
+            Point(pin(1), {}, vector, {"text": words(8)}),
+            *(Point(pin(n), {}, vector, {"words": words(n)}) for n in range(2, 1500)),
+        ],
+    )
+    first, none, again, absent = store.get_sparse("docs", [pin(0), pin(1), pin(0).upper(), pin(9999)], "words")
+    assert first is not None
+    assert again is not None
+    assert (none, absent) == (None, None)
+    assert (first.indices.dtype, first.values.dtype) == (np.uint32, np.float32)
+    assert first.indices.tolist() == again.indices.tolist() == [3, 70_000, 2**32 - 1]
+    np.testing.assert_array_equal(first.values, values[[1, 2, 0]])
+    many = store.get_sparse("docs", [pin(n) for n in range(2, 1500)], "words")
+    assert [found and found.indices.tolist() for found in many] == [[n] for n in range(2, 1500)]
+    assert store.get_sparse("docs", [], "words") == []
+    for using, message in (("vector", "no sparse vector 'vector' to read; it has: text, words"), ("x", "'x' to read")):
+        with pytest.raises(BadInputError, match=message):
+            store.get_sparse("docs", [pin(0)], using)
+    with pytest.raises(BadInputError, match="is a UUID as text, not '7'"):
+        store.get_sparse("docs", ["7"], "words")
+    with pytest.raises(CollectionMissingError):
+        store.get_sparse("none", [pin(0)], "words")
 
 
 @pytest.mark.parametrize(

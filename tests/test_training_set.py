@@ -259,6 +259,9 @@ def test_wrong_files_are_refused(plain, tmp_path):
             check_out(out)
     with pytest.raises(UsageError, match="overwritten"):
         check_out(tmp_path / "l.parquet", tmp_path / "l.parquet")
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        check_out(tmp_path / "folder.parquet")
     with pytest.raises(PinfeatherError, match="no judgments"):
         judgments(plain)
     with pytest.raises(PinfeatherError, match="does not exist"):

@@ -101,6 +101,13 @@ def test_a_newer_service_may_say_more_and_an_older_one_less():
     assert schema_of(Odd)["properties"]["age"]["type"] == "number"
 
 
+def test_every_text_is_ascii_on_the_way_also_half_a_character():
+    for text in ("sofa", "\u2028 ☃ 🪴", "\ud800", '\x00\x1b"'):
+        written = to_bytes({text: [text, None, 0.1, float("inf"), 10**30]})
+        assert written.isascii()
+        assert json.loads(written) == {text: [text, None, 0.1, None, 10**30]}
+
+
 def test_what_is_no_answer_says_so():
     for wrong in ({}, [], None, {"query": "sofa"}, {"hits": [1]}):
         with pytest.raises(PinfeatherError, match="SearchResults"):

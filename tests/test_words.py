@@ -9,12 +9,14 @@ from store_samples import pin, unit
 from feature_repo.lexical import encode_blob
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
 from materialize.audit import audit
-from materialize.points import space_spec
+from materialize.definitions import load_definitions
+from materialize.points import pin_point_id, space_spec
 from materialize.releases import current_release
+from materialize.repair import repair
 from materialize.run import RunOptions, materialize
 from materialize.space_admin import backfill, create_space
-from materialize.spaces import Space, freeze_space, load_space, save_space
-from materialize.stores.port import Match, Point
+from materialize.spaces import Space, Status, freeze_space, load_space, save_space
+from materialize.stores.port import Match, Point, SparseVector
 from materialize.stores.publication import open_reader, open_writer
 from materialize.words import WORDS, pin_words, query_words
 
@@ -105,6 +107,65 @@ def test_words_beyond_the_text_that_the_model_reads_are_found_and_follow_their_p
     assert audit(shop.paths).findings == 0
     again = materialize(shop.paths, RunOptions(encoder=tower))
     assert (again.payload_only, again.unchanged) == (0, 3)
+
+
+def damage(paths, change, name=None):
+    """Change the words of stored points behind the materializer's back."""
+    name, project = name or current_release(paths).live_space, load_definitions(paths).project
+    ids = {pin_id: pin_point_id(project, pin_id) for pin_id in ("a", "b", "long")}
+    with open_writer(paths.online) as writer:
+        read = writer.get_many(name, list(ids.values()), with_vectors=True)
+        words = writer.get_sparse(name, list(ids.values()), WORDS)
+        points = {
+            pin_id: Point(point.id, point.payload, point.vectors, {WORDS: of} if of else {})
+            for pin_id, point, of in zip(ids, read, words, strict=True)
+        }
+        change(points)
+        writer.upsert(name, points.values())
+        writer.publish()
+
+
+def test_an_audit_finds_words_that_are_not_their_pins_and_its_repair_writes_them_anew(shop):
+    def change(points):
+        forgotten, foreign, faded = points["a"], points["b"], points["long"]
+        forgotten.sparse.clear()
+        foreign.sparse[WORDS] = words = faded.sparse[WORDS]
+        faded.sparse[WORDS] = SparseVector(words.indices, words.values / 2)
+
+    damage(shop.paths, lambda points: None)
+    assert audit(shop.paths).clean
+    damage(shop.paths, change)
+    now = audit(shop.paths)
+    assert (now.findings, sorted(now.examples["corrupted"])) == (3, ["a", "b", "long"])
+    tower = WordEncoder()
+    report = repair(shop.paths, RunOptions(encoder=tower))
+    assert (report.after.clean, report.after.repaired, tower.encoded) == (True, 3, [])
+    assert (found(shop.paths, "shelf"), found(shop.paths, "velvet")) == (["a", "long"], ["b"])
+    assert found(shop.paths, "walnut") == ["long"]
+
+
+def test_a_sample_looks_at_the_words_of_its_pins_alone(shop):
+    damage(shop.paths, lambda points: [point.sparse.clear() for point in points.values()])
+    assert audit(shop.paths, sample=2).corrupted == 2
+    assert audit(shop.paths).corrupted == 3
+
+
+def test_words_of_a_pin_that_waits_for_a_run_are_not_compared_with_its_new_row(shop):
+    shop.put("a", "pine shelf").put("long", "shelf", description=f"{'wood ' * 400}cherry").save()
+    waiting = audit(shop.paths)
+    assert (waiting.stale, waiting.corrupted) == (6, 0)  # both vectors, and two feature rows of each
+
+
+def test_words_of_a_space_that_is_being_built_are_looked_at_and_of_a_frozen_one_are_not(shop):
+    create_space(shop.paths, "bare", without=["boards"])
+    list(backfill(shop.paths, "bare", RunOptions(encoder=WordEncoder())))
+    building = replace(load_space(shop.paths, "bare"), status=Status.BUILDING)
+    save_space(shop.paths, building)
+    assert audit(shop.paths).clean
+    damage(shop.paths, lambda points: points["a"].sparse.clear(), "bare")
+    assert audit(shop.paths).examples == {"corrupted": ["bare/a"]}
+    save_space(shop.paths, replace(building, status=Status.FROZEN))
+    assert audit(shop.paths).clean
 
 
 def test_words_come_back_with_a_lost_store(shop):

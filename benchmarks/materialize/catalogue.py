@@ -7,6 +7,8 @@ text a pin.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,6 +191,32 @@ def changed_copy(catalogue: Catalogue, folder: Path, edit: Edit) -> Catalogue:
             (folder / name).symlink_to(catalogue.folder / name)
     copy.write(("pin_text",), edit)
     return copy
+
+
+def rewrite(catalogue: Catalogue, *, other_bytes: bool) -> None:
+    """Put a copy of each source file in its place: the same rows in another file.
+
+    :param other_bytes: append its footer a second time, which changes the file and nothing that is read of it.
+    """
+    for path in catalogue.folder.glob("*/*.parquet"):
+        copy = path.with_suffix(".copy")
+        shutil.copyfile(path, copy)
+        if other_bytes:
+            with copy.open("r+b") as file:
+                file.seek(-8, os.SEEK_END)  # the footer, its length in four bytes, PAR1
+                size = int.from_bytes(file.read(4), "little") + 8
+                file.seek(-size, os.SEEK_END)
+                footer = file.read()
+                file.write(footer)
+        copy.replace(path)
+
+
+def exchange(one: Catalogue, other: Catalogue, view: str = "pin_text") -> None:
+    """Let two catalogues exchange the sources of ``view``."""
+    places = one.folder / view, one.folder / f"{view}-meanwhile", other.folder / view
+    places[0].rename(places[1])
+    places[2].rename(places[0])
+    places[1].rename(places[2])
 
 
 def limited(definitions: RepoDefinitions, view: str) -> RepoDefinitions:

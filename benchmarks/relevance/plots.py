@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pinfeather.plots import BLUE, GREEN, GREY, ORANGE, PALE, STYLE, load_pyplot, save_png
+from pinfeather.plots_evaluation import difference_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,14 +147,9 @@ def _features(plt: Any, report: Report) -> Any:
     for dataset, rows, key, axes in cells:
         shown = [row for row in rows if EVERYTHING in row["minus"]]
         compared = [row["minus"][EVERYTHING][key] for row in shown]
-        for place, one in enumerate(compared):
-            colour = PALE if not one["significant"] else GREEN if one["difference"] > 0 else ORANGE
-            axes.barh(place, one["difference"], color=colour, height=0.66)
-            axes.plot(one["ci"], [place, place], color=INK, linewidth=1.2)
+        difference_bars(axes, compared)
         names = [row["scorer"] for row in shown] if key == next(iter(KEYS)) else [""] * len(shown)
         axes.set_yticks(range(len(shown)), names)
-        axes.invert_yaxis()
-        axes.axvline(0, color=GREY, linewidth=0.8)
         axes.set_title(f"{dataset}: {KEYS[key]}", fontsize=10)
     figure.suptitle("What the head loses without a group of features (pale: the interval holds 0)", x=0.01, ha="left")
     return figure

@@ -121,12 +121,17 @@ def _fewer_judgments(path: Path) -> None:
     pq.write_table(pq.read_table(path).slice(0, JUDGED), path)
 
 
-def main() -> None:
-    """Make the catalogue and say where it is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def catalogue_parser(text: str | None) -> argparse.ArgumentParser:
+    """Which catalogue a benchmark described by ``text`` runs on: ``--pins`` and ``--folder``."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pins", type=int, default=PINS, help=f"pins of the catalogue (default {PINS})")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where it is kept (default build/serving)")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Make the catalogue and say where it is."""
+    options = catalogue_parser(__doc__).parse_args()
     print(repository(options.pins, options.folder).root)
 
 

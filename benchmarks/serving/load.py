@@ -4,7 +4,8 @@
 
 The schedule is open: request number i begins i / rate seconds after the start, whether or not those before it are
 answered. A latency is counted from that time and not from when the request could be sent, so a stall counts for every
-request that it held up. Prints one JSON object.
+request that it held up. As the load shares the cores with what it measures, the bytes of all requests are made
+beforehand, and of the answers only some are read as JSON. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 from urllib.parse import urlsplit
 
 PATIENCE = 30.0
 """Seconds after which a request counts as failed."""
+READ_EVERY = 100
+"""One of so many answers is read as JSON."""
+_HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) (?:.*?)\r\ncontent-length: *(\d+)(?:.*?)\r\n\r\n", re.DOTALL | re.IGNORECASE)
+_NOT_DEGRADED = re.compile(rb'"degraded": ?\[\]')
 
 
 class Load:
@@ -32,7 +38,8 @@ class Load:
         if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise SystemExit(f"{url} is not on this machine: this load is for one's own server only.")
         self.host, self.port = parts.hostname, parts.port or 80
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
         self._requests = [
             f"POST {parts.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n".encode()
@@ -45,51 +52,69 @@ class Load:
         self.connections = 0
         self.begun_late = 0.0
         """Seconds by which the generator itself began a request too late, at worst."""
+        self.cpu_seconds = 0.0
+        """What the generator itself took of a core."""
 
     async def run(self, rate: float, seconds: float) -> float:
         """Send all; returns the seconds until the last answer."""
-        start = perf_counter()
-        tasks: set[asyncio.Task[None]] = set()
-        for number in range(round(rate * seconds)):
+        start, cpu = perf_counter(), process_time()
+        count = round(rate * seconds)
+        opening: set[asyncio.Task[None]] = set()
+        for number in range(count):
             due = start + number / rate
             wait = due - perf_counter()
             if wait > 0:
                 await asyncio.sleep(wait)
             self.begun_late = max(self.begun_late, perf_counter() - due)
-            task = asyncio.create_task(self._one(due, self._requests[number % len(self._requests)]))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
-        for _, writer in self._idle:
-            writer.close()
-        return perf_counter() - start
+            request = self._requests[number % len(self._requests)]
+            if self._idle:
+                self._idle.pop().send(due, request)
+            else:
+                task = asyncio.create_task(self._connect(due, request))
+                opening.add(task)
+                task.add_done_callback(opening.discard)
+        ends = perf_counter() + PATIENCE
+        while len(self.latencies) < count and perf_counter() < ends:
+            await asyncio.sleep(0.005)
+        took = perf_counter() - start
+        self.cpu_seconds = process_time() - cpu
+        for connection in self._open.copy():
+            connection.give_up()
+        return took
 
-    async def _one(self, due: float, request: bytes) -> None:
+    async def _connect(self, due: float, request: bytes) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            status, degraded = await asyncio.wait_for(self._exchange(request), PATIENCE)
-            outcome = str(status)
-            self.degraded += degraded
-        except (TimeoutError, OSError, EOFError, ValueError) as error:
-            outcome = type(error).__name__
+            _, connection = await loop.create_connection(lambda: _Connection(self), self.host, self.port)
+        except OSError as error:
+            self.note(due, type(error).__name__)
+            return
+        self.connections += 1
+        self._open.add(connection)
+        connection.send(due, request)
+
+    def answered(self, connection: _Connection, due: float, status: int, body: bytes) -> None:
+        """Hear of an answer; its connection is free again."""
+        outcome = str(status)
+        if len(self.latencies) % READ_EVERY == 0:
+            try:
+                json.loads(body)
+            except ValueError:
+                outcome = "no JSON"
+        self.note(due, outcome)
+        self.degraded += _NOT_DEGRADED.search(body) is None
+        self._idle.append(connection)
+
+    def note(self, due: float, outcome: str) -> None:
+        """Hear of the end of a request."""
         self.outcomes[outcome] += 1
         self.latencies.append(perf_counter() - due)
 
-    async def _exchange(self, request: bytes) -> tuple[int, bool]:
-        if self._idle:
-            reader, writer = self._idle.pop()
-        else:
-            reader, writer = await asyncio.open_connection(self.host, self.port)
-            self.connections += 1
-        try:
-            writer.write(request)
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
-            length = next(int(line.partition(":")[2]) for line in head if line.startswith("content-length:"))
-            body = await reader.readexactly(length)
-        except BaseException:
-            writer.close()
-            raise
-        self._idle.append((reader, writer))
-        return int(head[0].split()[1]), b'"degraded":[]' not in body.replace(b": ", b":")
+    def gone(self, connection: _Connection) -> None:
+        """Hear that a connection is closed."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
 
     def report(self, rate: float, seconds: float) -> dict[str, Any]:
         """What came of it; latencies in milliseconds."""
@@ -112,7 +137,52 @@ class Load:
             "max_ms": at(1.0),
             "connections": self.connections,
             "begun_late_ms": round(self.begun_late * 1e3, 2),
+            "load_cpu_ms_a_request": round(self.cpu_seconds / len(ordered) * 1e3, 3),
         }
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: a request, its answer, the next one."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._due: float | None = None
+        """When the request was due that waits for its answer."""
+        self._got = bytearray()
+        self._head: re.Match[bytes] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def send(self, due: float, request: bytes) -> None:
+        """Ask; the answer goes to the load."""
+        self._due = due
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        if self._head is None:
+            self._head = _HEAD.match(bytes(self._got))
+        if self._head is None or self._due is None:
+            return
+        begin = self._head.end()
+        if len(self._got) >= begin + int(self._head[2]):
+            due, status, body = self._due, int(self._head[1]), bytes(self._got[begin:])
+            self._due, self._head, self._got = None, None, bytearray()
+            self._load.answered(self, due, status, body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._load.gone(self)
+        if self._due is not None:
+            self._load.note(self._due, "connection lost")
+            self._due = None
+
+    def give_up(self) -> None:
+        """Close; what is not answered by now counts as such."""
+        if self._due is not None:
+            self._load.note(self._due, "no answer")
+            self._due = None
+        self._transport.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

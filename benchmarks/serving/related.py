@@ -10,7 +10,6 @@ that the index finds too; the queries are the vectors of random pins. The filter
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -18,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine, save
-from benchmarks.serving.catalogue import FOLDER, PINS, repository
+from benchmarks.machine import conclude, machine
+from benchmarks.serving.catalogue import catalogue_parser, repository
 from feature_repo.paths import RepoPaths
 from materialize.stores.port import Condition, Match, Not
 from serving_client import PinClient
@@ -151,19 +150,13 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> None:
     """The command; ends with 1 if a bound was not met."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pins", type=int, default=PINS)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where catalogues are kept")
+    parser = catalogue_parser(__doc__)
     parser.add_argument("--calls", type=int, default=300, help="of each kind")
     parser.add_argument("--out", type=Path, help="where the report goes; by default benchmarks/results/")
     options = parser.parse_args()
     report = machine("serving.related", PACKAGES) | {"pins": options.pins, "calls": options.calls}
     report |= run(repository(options.pins, options.folder), options.calls)
-    report["not_met"] = failures(report)
-    save("serving_related", report, options.out)
-    print(table(report))
-    if report["not_met"]:
-        raise SystemExit("Not met: " + "; ".join(report["not_met"]))
+    conclude("serving_related", report, failures(report), table(report), options.out)
 
 
 if __name__ == "__main__":

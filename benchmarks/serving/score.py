@@ -15,7 +15,6 @@ query costs that is not in the cache, beside the same request with the query cac
 
 from __future__ import annotations
 
-import argparse
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine, save
-from benchmarks.serving.catalogue import FOLDER, PINS, repository
+from benchmarks.serving.catalogue import catalogue_parser, repository
 from benchmarks.serving.naive import NaiveScorer
 from embedders.bundle import StudentBundle
 from feature_repo.paths import RepoPaths
@@ -188,10 +187,8 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print the table, write the JSON report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pins", type=int, default=PINS, help=f"pins of the catalogue (default {PINS})")
+    parser = catalogue_parser(__doc__)
     parser.add_argument("--requests", type=int, default=400, help="requests of each kind (default 400)")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the catalogue is (default build/serving)")
     parser.add_argument("--out", type=Path, help="the JSON report; default results/serving_score.json")
     options = parser.parse_args()
     report = machine("serving.score", PACKAGES)

@@ -35,6 +35,11 @@ class Service:
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return round(int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024, 1)
 
+    def cpu_seconds(self) -> float:
+        """What its threads have taken of the cores since it began."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def has_loaded(self, library: str) -> bool:
         """Whether a file whose name has ``library`` in it is mapped into its memory."""
         return library in Path(f"/proc/{self.pid}/maps").read_text()

@@ -12,7 +12,6 @@ model are loaded, and a search was done. ``memory`` is what it then has in memor
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -22,8 +21,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.machine import machine, save
-from benchmarks.serving.catalogue import FOLDER, PINS, repository
+from benchmarks.machine import conclude, machine
+from benchmarks.serving.catalogue import catalogue_parser, repository
 from benchmarks.serving.service import CHECKOUT, serving
 
 PACKAGES = ("feast", "torch", "transformers", "qdrant-edge-py", "numpy")
@@ -110,9 +109,7 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> None:
     """The command; ends with 1 if a bound was not met."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pins", type=int, default=PINS)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where catalogues are kept")
+    parser = catalogue_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="where the report goes; by default benchmarks/results/")
     options = parser.parse_args()
@@ -129,11 +126,7 @@ def main() -> None:
         late.append(f"import takes {report['PinClient']['import_s']} s, not {IMPORT_SECONDS:g}")
     if report["service"]["torch"]:
         late.append("the service has loaded torch")
-    report["not_met"] = late
-    save("serving_start", report, options.out)
-    print(table(report))
-    if late:
-        raise SystemExit("Not met: " + "; ".join(late))
+    conclude("serving_start", report, late, table(report), options.out)
 
 
 if __name__ == "__main__":

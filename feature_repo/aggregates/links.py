@@ -79,9 +79,8 @@ def _judge(session: Session) -> None:
                 WHERE number > {start} AND number <= {start + BATCH_TEXTS}"""
         ).fetchall()
         rows = [{"digest": digest} | dict(refusals(session.screening, *texts)) for digest, *texts in found]
-        session.con.register("incoming", pa.Table.from_pylist(rows, schema=_SCHEMA))
-        session.con.execute("INSERT INTO judged_links SELECT * FROM incoming")
-        session.con.unregister("incoming")
+        session.load("incoming", pa.Table.from_pylist(rows, schema=_SCHEMA))
+        session.con.execute("INSERT INTO judged_links FROM incoming")
     session.con.execute("DROP TABLE new_links")
     if new and session.source("pin_link_text").parent == session.paths.views:  # not for a look at the past
         _keep(session, folder, file)
@@ -89,9 +88,10 @@ def _judge(session: Session) -> None:
 
 def _kept(file: Path) -> pa.Table:
     try:
-        return pq.read_table(file, schema=_SCHEMA)
-    except (OSError, pa.ArrowException):  # not there or damaged: everything is looked at anew
-        return _SCHEMA.empty_table()
+        with pq.ParquetFile(file) as kept:  # pq.read_table and empty_table load pandas
+            return kept.read().cast(_SCHEMA)
+    except (OSError, ValueError, pa.ArrowException):  # not there or damaged: everything is looked at anew
+        return pa.Table.from_batches([], _SCHEMA)
 
 
 def _keep(session: Session, folder: Path, file: Path) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.aggregates.arrays import column, numbers
 from feature_repo.aggregates.engagement import PRIOR_CLICKS, PRIOR_ENGAGED, PRIOR_SAVES, rates
 from feature_repo.aggregates.log import Log
 from feature_repo.aggregates.session import BATCH_ROWS, Session, literal
@@ -47,19 +49,19 @@ def write_pairs(session: Session, log: Log) -> None:
             rates(clicks, PRIOR_CLICKS, impressions),
             rates(saves, PRIOR_SAVES, impressions),
         ]
-        numbers = [pa.array(column) for column in (impressions, clicks, long_clicks, saves, *smoothed, t)]
-        return [queries.take(pa.array(key >> 32)), pins.take(pa.array(key & 0xFFFFFFFF)), *numbers]
+        counts: list[npt.NDArray[Any]] = [impressions, clicks, long_clicks, saves, *smoothed, t]
+        return [queries.take(column(key >> 32)), pins.take(column(key & 0xFFFFFFFF)), *map(column, counts)]
 
     rows = even(merged(base, changed), BATCH_ROWS)
-    session.encode(VIEW, map(named, rows), dictionary=["query"], beside=True)
+    session.encode(VIEW, map(named, rows), compression="lz4", beside=True)
 
 
 def _places(session: Session, table: str, key: str) -> Integers:
     """By number of the dictionary the place from 0 in a table; -1 for what is not in it."""
     found = session.con.execute(f"SELECT {key}, place - 1 AS place FROM {table}").arrow()
-    numbers = found[key].to_numpy()
-    places = np.full(int(numbers.max(initial=-1)) + 2, -1, np.int64)  # the last one is that of all beyond
-    places[numbers] = found["place"].to_numpy()
+    keys, place = (numbers(found[name].combine_chunks()) for name in (key, "place"))
+    places = np.full(int(keys.max(initial=-1)) + 2, -1, np.int64)  # the last one is that of all beyond
+    places[keys] = place
     return places
 
 
@@ -69,7 +71,7 @@ def _read(files: Iterable[Path], query_place: Integers, pin_place: Integers) -> 
     for path in files:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=["q", "p", *_NUMBERS]):
-                q, p, *numbers = (column.to_numpy() for column in batch.columns)
+                q, p, *counts = map(numbers, batch.columns)
                 a, s = query_place.take(q, mode="clip"), pin_place.take(p, mode="clip")
                 there = np.flatnonzero((a >= 0) & (s >= 0))
                 if not len(there):
@@ -81,7 +83,7 @@ def _read(files: Iterable[Path], query_place: Integers, pin_place: Integers) -> 
                         "counts the search log anew."
                     )
                 last = int(key[-1])
-                yield (key, *(column[there] for column in numbers))
+                yield (key, *(values[there] for values in counts))
 
 
 def merged(base: Iterator[Rows], patch: Iterator[Rows]) -> Iterator[Rows]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.aggregates.arrays import blobs, column
 from feature_repo.aggregates.log import Log
 from feature_repo.aggregates.session import Session, parquet
 from feature_repo.lexical.blobs import encode_blob
@@ -39,11 +41,11 @@ def write_relevance(session: Session, log: Log, progress: Callable[[int], None])
             encode_blob(PinFields.from_row(dict(zip(FIELDS, values, strict=True))))
             for values in zip(*columns, strict=True)
         ]
-        blobs = pc.replace_with_mask(batch["tokens"], missing, pa.array(made, batch["tokens"].type))
+        tokens = pc.replace_with_mask(batch["tokens"], missing, blobs(made).cast(batch["tokens"].type))
         done += len(batch)
         progress(done)
-        version = pa.repeat(pa.scalar(LEXICAL_VERSION, pa.int64()), len(batch))
-        return [batch["pin_id"], blobs, version, batch["click_rate"], batch["save_rate"]]
+        version = column(np.full(len(batch), LEXICAL_VERSION))
+        return [batch["pin_id"], tokens, version, batch["click_rate"], batch["save_rate"]]
 
     known = _known_tokens(session, log)
     texts = ", ".join(

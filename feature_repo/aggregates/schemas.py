@@ -61,3 +61,11 @@ VIEW_SCHEMAS: dict[str, pa.Schema] = {
 
 ``created_timestamp`` equals ``event_timestamp``: a source has one row per key, and the same events give the same bytes.
 """
+
+REPEATED = [
+    *_COUNTS,
+    *_RATES,
+    *("lang", "country", "captioner", "lexical_version", "query", "searches", "users", "band", "engagement_rate"),
+    *(f"{name}.list.element" for name in ("board_titles", "engaged_queries", "interests")),
+]
+"""Columns, by their paths in Parquet, in which it is worth while to look for repeated values."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.aggregates.schemas import VIEW_SCHEMAS
+from feature_repo.aggregates.schemas import REPEATED, VIEW_SCHEMAS
 from feature_repo.errors import ContractError, PinfeatherError
 from feature_repo.leftovers import scratch_folder
 from feature_repo.paths import RepoPaths
@@ -112,10 +112,11 @@ class Session:
         self.con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
 
     def load(self, name: str, data: pa.Table) -> None:
-        """A temporary table of an Arrow table."""
-        self.con.register("incoming", data)
-        self.table(name, "SELECT * FROM incoming")
-        self.con.unregister("incoming")
+        """A temporary table of an Arrow table, by way of a file: DuckDB loads pandas to read it from memory."""
+        file = self.scratch / "incoming.parquet"
+        pq.write_table(data, file)
+        self.table(name, f"FROM {parquet([file])}")
+        file.unlink()
 
     def column(self, sql: str) -> list[Any]:
         """The only column of a result."""
@@ -155,25 +156,25 @@ class Session:
         self,
         view: str,
         batches: Iterable[list[pa.Array]],
-        dictionary: list[str] | bool = True,
+        compression: str = "zstd",
         beside: bool = False,
     ) -> None:
         """Writes the source of ``view``, each batch a row group; :meth:`commit` puts it in place.
 
         :param batches: the view's columns in order, then the latest contributing time in microseconds.
-        :param dictionary: columns in which it is worth while to look for repeated values; default all.
+        :param compression: ``lz4`` makes longer files, which are quicker to write and to read.
         :param beside: in a thread of its own, which :meth:`finish` waits for. Then ``batches`` leave DuckDB alone.
         """
         part = self._part(view)
         self.rows[view] = 0
         if beside and self._beside:
-            self._running.append(self._beside.submit(self._encode, part, view, batches, dictionary))
+            self._running.append(self._beside.submit(self._encode, part, view, batches, compression))
         else:
-            self._encode(part, view, batches, dictionary)
+            self._encode(part, view, batches, compression)
 
-    def _encode(self, part: Path, view: str, batches: Iterable[list[pa.Array]], dictionary: list[str] | bool) -> None:
+    def _encode(self, part: Path, view: str, batches: Iterable[list[pa.Array]], compression: str) -> None:
         schema = VIEW_SCHEMAS[view]
-        with pq.ParquetWriter(part, schema, compression="zstd", use_dictionary=dictionary) as writer:
+        with pq.ParquetWriter(part, schema, compression=compression, use_dictionary=REPEATED) as writer:
             for arrays in batches:
                 if self._left:
                     break

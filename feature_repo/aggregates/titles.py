@@ -51,15 +51,14 @@ def load_titles(session: Session, source: str) -> None:
     Only one batch of titles is in memory at a time, whatever their number.
     """
     session.table("numbered", f"SELECT raw, board_title, row_number() OVER () AS number FROM ({source})")
-    session.load("titled", _SCHEMA.empty_table())
+    session.load("titled", pa.Table.from_batches([], _SCHEMA))
     for start in range(0, session.value("SELECT count(*) FROM numbered"), BATCH_TITLES):
         found = session.con.execute(
             f"SELECT raw, board_title FROM numbered WHERE number > {start} AND number <= {start + BATCH_TITLES}"
         ).fetchall()
         rows = [{"raw": raw} | _described(title, session.screening) for raw, title in found]
-        session.con.register("incoming", pa.Table.from_pylist(rows, schema=_SCHEMA))
-        session.con.execute("INSERT INTO titled SELECT * FROM incoming")
-        session.con.unregister("incoming")
+        session.load("incoming", pa.Table.from_pylist(rows, schema=_SCHEMA))
+        session.con.execute("INSERT INTO titled FROM incoming")
     session.con.execute("DROP TABLE numbered")
 
 

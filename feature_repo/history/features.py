@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from feature_repo.aggregates import VIEW_SCHEMAS, Resources
 from feature_repo.aggregates.schemas import TIMESTAMP
 from feature_repo.aggregates.session import parquet
+from feature_repo.feast_import import import_feast
 from feature_repo.history.snapshots import NAMELESS
 from feature_repo.history.tables import connected, pins_sql, plain_path
 from feature_repo.leftovers import scratch_folder
@@ -199,6 +200,7 @@ def _reachable(log: EmbeddingLog, linked: ExitStack) -> EmbeddingLog:
 
 def _retrieve(folder: Path, labels: pa.Table, embeddings: Sequence[EmbeddingLog]) -> pa.Table:
     """Feast's ``get_historical_features`` for the views under ``folder/data/views``."""
+    import_feast()
     from feast import FeatureStore, FeatureView, Field, RepoConfig
     from feast.types import Bool
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .conditions import Condition, filter_keys
 from .errors import BadInputError
-from .payload import first_key
+from .payload import LatePayload, first_key
 from .points import CollectionSpec, FloatVector, Point, SparseVector, VectorSpec
 
 _CANONICAL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -47,13 +47,16 @@ def check_id(point_id: str) -> str:
         raise BadInputError(f"A point id is a UUID as text, not {point_id!r}: see layout.point_id.") from None
 
 
-def check_points(name: str, spec: CollectionSpec, points: Iterable[Point]) -> list[Point]:
+def check_points(name: str, spec: CollectionSpec, points: Iterable[Point], packs: bool = False) -> list[Point]:
     """The points as a list, ids canonical, vectors as float32 arrays of the right size, sparse ones as arrays.
 
+    :param packs: leave each :class:`~.payload.LatePayload` as it is; else it is made whole.
     :raises BadInputError: naming the first point that does not fit ``spec``.
     """
     return [
-        Point(check_id(p.id), _check_payload(name, p), _check_vectors(name, spec, p), _check_sparse(name, spec, p))
+        p
+        if packs and type(p.payload) is LatePayload
+        else Point(check_id(p.id), _check_payload(name, p), _check_vectors(name, spec, p), _check_sparse(name, spec, p))
         for p in points
     ]
 
@@ -103,6 +106,8 @@ def drop_older(points: Iterable[Point], key: str, stored: Mapping[str, Any]) -> 
 def _check_payload(name: str, point: Point) -> dict[str, Any]:
     if not isinstance(point.payload, dict):
         raise BadInputError(f"{name}: the payload of point {point.id} is a dict, not {type(point.payload).__name__}.")
+    if type(point.payload) is LatePayload:
+        return point.payload.whole()
     wrong = _find_odd(point.payload)
     if wrong:
         raise BadInputError(
@@ -237,3 +242,13 @@ def check_query(
     if isinstance(vector, SparseVector):
         return _check_sparse_vector(name, using, vector, "the query")
     return check_vector(name, using, spec.vectors[using], vector, "the query")
+
+
+def check_sparse(name: str, spec: CollectionSpec, using: str) -> None:
+    """Nothing, if the collection has the sparse vector ``using``.
+
+    :raises BadInputError: if it has none of that name.
+    """
+    if using not in spec.sparse:
+        known = ", ".join(spec.sparse) or "none"
+        raise BadInputError(f"{name} has no sparse vector {using!r} to read; it has: {known}.")

@@ -10,7 +10,8 @@ import os
 import shutil
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -18,13 +19,16 @@ from typing import Concatenate, ParamSpec, TypeVar
 import numpy.typing as npt
 
 from . import edge_index
-from .checks import check_filter, check_name, check_newer, check_points, check_query, drop_older
+from .checks import check_filter, check_name, check_newer, check_points, check_query, check_sparse, drop_older
 from .columns import Arrays, Columns, Kind
 from .conditions import Condition
-from .edge_collection import CONFIG, CollectionClosedError, EdgeCollection, read_spec
+from .edge_collection import EdgeCollection
+from .edge_errors import CollectionClosedError
+from .edge_files import CONFIG, read_spec
 from .edge_index import Indexing, IndexingError, build_index
 from .errors import BadInputError, SpecMismatchError, StoreError, missing
 from .files import copy_tree
+from .layout import PACKED
 from .points import DEFAULT_VECTOR, CollectionSpec, Hit, Point, SparseVector
 from .port import PayloadFields
 
@@ -67,6 +71,13 @@ class EdgeReads(ABC):
     ) -> list[Point | None]:
         """See :class:`~.port.VectorStore`."""
         return self._open(name).get_many(ids, with_payload, with_vectors)
+
+    @_again
+    def get_sparse(self, name: str, ids: Sequence[str], using: str) -> list[SparseVector | None]:
+        """See :class:`~.port.VectorStore`."""
+        collection = self._open(name)
+        check_sparse(name, collection.spec, using)
+        return collection.get_sparse(ids, using)
 
     @_again
     def columns(self, name: str, kind: Kind, keys: Sequence[str]) -> Arrays:
@@ -139,6 +150,8 @@ class EdgeStore(EdgeReads):
         self.indexing: Indexing = edge_index.INDEXING
         self._opened: dict[str, EdgeCollection] = {}
         self._lock = threading.RLock()
+        self._replaced = threading.Condition(self._lock)
+        self._replacing: set[str] = set()
         self._closed = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -149,6 +162,7 @@ class EdgeStore(EdgeReads):
         """See :class:`~.port.VectorStore`."""
         path = self._folder(name)
         with self._lock:
+            self._wait_until_replaced(name)
             if not path.is_dir():
                 self._will_change(name)
                 self._opened[name] = EdgeCollection.create(path, spec)
@@ -175,6 +189,7 @@ class EdgeStore(EdgeReads):
         """See :class:`~.port.VectorStore`."""
         path = self._folder(name)
         with self._lock:
+            self._wait_until_replaced(name)
             opened = self._opened.pop(name, None)
             if opened is not None:
                 opened.close()
@@ -188,12 +203,11 @@ class EdgeStore(EdgeReads):
     def rewrite(self, name: str) -> None:
         """Write a collection anew from its points: the engine keeps the bytes of deleted and replaced ones for long.
 
-        What is large enough for an index gets one. A kill leaves the old one or the new one; :meth:`end_rewrites` ends
-        it.
+        What is large enough for an index gets one. Who writes to it waits, all else goes on. A kill leaves the old one
+        or the new one; :meth:`end_rewrites` ends it.
         """
         path = self._folder(name)
-        with self._lock:
-            collection = self._open(name)
+        with self._to_replace(name) as collection:
 
             def build(fresh: Path) -> None:
                 points = _copy_points(collection, fresh)
@@ -217,16 +231,15 @@ class EdgeStore(EdgeReads):
         return max(unindexed, gone) if self.indexing.due(indexed, unindexed, gone) else 0
 
     def index(self, name: str, stop: Callable[[], bool] | None = None) -> None:
-        """Index the vectors of a collection, see :mod:`.edge_index`; minutes for 100,000. Writers wait, reads go on.
+        """Index the vectors of a collection, see :mod:`.edge_index`; minutes for 100,000.
 
-        A kill leaves the collection as it was, or indexed.
+        Who writes to this collection waits, all else goes on. A kill leaves it as it was, or indexed.
 
         :param stop: asked five times a second whether to give up.
         :raises IndexingError: if that fails; the collection is as it was.
         """
         path = self._folder(name)
-        with self._lock:
-            collection = self._open(name)
+        with self._to_replace(name) as collection:
             collection.flush()
             vectors = sum(collection.vector_counts())
 
@@ -239,26 +252,52 @@ class EdgeStore(EdgeReads):
             except OSError as error:  # a full disk, most often
                 raise IndexingError(f"The vectors in {path} were not indexed: {error.strerror}.") from error
 
+    @contextmanager
+    def _to_replace(self, name: str) -> Iterator[EdgeCollection]:
+        """A collection that stays as it is for the block, whose end may put another one in its place.
+
+        It takes minutes, so the lock is free meanwhile: only who wants to change this collection waits.
+        """
+        with self._lock:
+            self._wait_until_replaced(name)
+            collection = self._open(name)
+            self._replacing.add(name)
+        try:
+            yield collection
+        finally:
+            with self._lock:
+                self._replacing.discard(name)
+                self._replaced.notify_all()
+
+    def _wait_until_replaced(self, name: str) -> None:
+        """Return once nobody is about to replace the collection; the caller holds the lock, which is free meanwhile."""
+        self._replaced.wait_for(lambda: name not in self._replacing)
+
     def _replace(self, path: Path, build: Callable[[Path], None]) -> None:
-        """Put what ``build`` makes in a folder of its own in the place of a collection; the caller holds the lock."""
+        """Put what ``build`` makes in a folder of its own in the place of a collection that nobody changes."""
         fresh, old = path.with_name(f".{path.name}{_REWRITTEN}"), path.with_name(f".{path.name}.dropped")
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             build(fresh)
-            self._will_change(path.name)
-            opened = self._opened.pop(path.name)  # before it is closed: who reads from now on waits for the lock
-            try:
-                opened.close()
-            except BaseException:
-                self._opened[path.name] = opened
-                raise
+            with self._lock:
+                self._put(fresh, path, old)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+    def _put(self, fresh: Path, path: Path, old: Path) -> None:
+        """Close a collection and rename ``fresh`` to its ``path``; the caller holds the lock."""
+        self._will_change(path.name)
+        opened = self._opened.pop(path.name)  # before it is closed: who reads from now on waits for the lock
+        try:
+            opened.close()
+        except BaseException:
+            self._opened[path.name] = opened
+            raise
+        shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)
         os.rename(fresh, path)
-        shutil.rmtree(old, ignore_errors=True)
 
     def end_rewrites(self) -> None:
         """Put collections in place whose rewrite was killed when the old one was gone already."""
@@ -270,10 +309,11 @@ class EdgeStore(EdgeReads):
     def upsert(self, name: str, points: Iterable[Point], unless_newer: str | None = None) -> None:
         """See :class:`~.port.VectorStore`."""
         collection = self._open(name)
-        checked = check_points(name, collection.spec, points)
+        checked = check_points(name, collection.spec, points, packs=collection.spec.packed == PACKED)
         if unless_newer is not None:
             check_newer(name, collection.spec, checked, unless_newer)
         with self._lock:
+            self._wait_until_replaced(name)
             collection = self._open(name)  # another one, if it was replaced while this waited
             if unless_newer is not None:  # nobody else writes in between: the folder is this process's
                 checked = drop_older(checked, unless_newer, collection.newer_values(checked, unless_newer))
@@ -289,6 +329,7 @@ class EdgeStore(EdgeReads):
         check_filter(name, collection.spec, filter)
         if ids is None or len(ids):
             with self._lock:
+                self._wait_until_replaced(name)
                 self._will_change(name)
                 self._open(name).delete(ids, filter)  # another one, if it was replaced while this waited
 
@@ -301,6 +342,7 @@ class EdgeStore(EdgeReads):
     def close(self) -> None:
         """See :class:`~.port.VectorStore`. Flushes first."""
         with self._lock:
+            self._replaced.wait_for(lambda: not self._replacing)
             self._closed = True
             while self._opened:
                 _, collection = self._opened.popitem()

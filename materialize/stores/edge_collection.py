@@ -1,18 +1,14 @@
 """One collection in a Qdrant Edge folder: the engine's traps are handled here and in ``edge_models``, nowhere else.
 
-``retrieve`` drops duplicate ids and returns UUID objects; corrupt files raise Rust panics, which are no ``Exception``.
-What the engine has no place for lies beside its files in ``pinfeather.json``: which keys are packed (its binding takes
-microseconds for every single payload value, see :class:`~.payload.Packing`), and which paths have an index.
+``retrieve`` drops duplicate ids and returns UUID objects.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf, nextafter
 from pathlib import Path
@@ -23,11 +19,12 @@ import qdrant_edge as engine
 from .checks import check_id
 from .columns import Arrays, ColumnCache, Columns, Kind
 from .conditions import Condition
+from .edge_errors import engine_errors
+from .edge_files import read_spec, write_side_file
 from .edge_index import vector_counts
 from .edge_models import (
     from_sparse,
     search_params,
-    sparse_names,
     to_config,
     to_filter,
     to_index,
@@ -35,73 +32,23 @@ from .edge_models import (
     to_sparse,
     vector_reader,
 )
-from .errors import StoreBusyError, StoreCorruptError, StoreError
-from .files import write_durably
+from .edge_search import first_look, nearest_matching
 from .payload import Packing, Selection, path_of, select, selection
-from .points import CollectionSpec, FloatVector, Hit, IndexKind, Point, SparseVector, VectorSpec
+from .points import CollectionSpec, FloatVector, Hit, IndexKind, Point, SparseVector
 from .port import PayloadFields
-from .row_cache import CachedRow, CollectionRows, Look, RowCache
+from .row_cache import CachedRow, CollectionRows, RowCache
 
-CONFIG = "edge_config.json"
-SIDE_FILE = "pinfeather.json"
 CLOSE_SECONDS = 10.0
 """So long closing waits for reads."""
 BATCH = 500
 """Points of one engine call when writing."""
 
 
-class CollectionClosedError(StoreError):
-    """The collection was closed by another thread."""
-
-
-@contextmanager
-def engine_errors(what: str) -> Iterator[None]:
-    """Turn whatever the engine raises, Rust panics included, into :class:`StoreError`."""
-    try:
-        yield
-    except (StoreError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:  # a Rust panic derives from BaseException alone
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if "Shard is not initialized" in reason:
-            raise CollectionClosedError(f"{what} failed: it was closed meanwhile.") from error
-        if "WouldBlock" in reason:
-            raise StoreBusyError(
-                f"{what} failed: the folder is in use by another process, and an Edge folder belongs to one. "
-                "Wait until that process has finished, or read through a publication."
-            ) from error
-        if type(error).__name__ == "PanicException" or "load" in reason or "IO Error" in reason or "decod" in reason:
-            raise StoreCorruptError(
-                f"{what} failed: its files cannot be read ({reason}). Move the folder away and write the collection "
-                "again, or restore it from a backup."
-            ) from error
-        raise StoreError(f"{what} failed: {reason}") from error
-
-
-def read_spec(path: Path) -> CollectionSpec:
-    """The spec of the collection in ``path``, from the engine's own configuration file and ours."""
-    reading = path / CONFIG
-    try:
-        config = json.loads(reading.read_text())
-        vectors = {
-            name: VectorSpec(each["size"], each["distance"].lower(), each.get("datatype") == "float16")
-            for name, each in config["vectors"].items()
-        }
-        sparse = sparse_names(config)
-        reading = path / SIDE_FILE
-        ours = json.loads(reading.read_text()) if reading.exists() else {"packed": [], "indexes": {}}
-        return CollectionSpec(vectors, sparse, tuple(ours["packed"]), dict(ours["indexes"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
-        raise StoreCorruptError(
-            f"The collection folder {path} cannot be read: its {reading.name} is missing or damaged ({error}). "
-            "Move the folder away and write the collection again, or restore it from a backup."
-        ) from error
-
-
-def _write_side_file(path: Path, spec: CollectionSpec) -> None:
-    if spec.packed or spec.indexes:
-        ours = {"packed": list(spec.packed), "indexes": dict(spec.indexes)}
-        write_durably(path / SIDE_FILE, json.dumps(ours, sort_keys=True))
+def _selected(with_payload: PayloadFields) -> Selection | None:
+    """What a read wants of whole payloads, None for all."""
+    if isinstance(with_payload, bool):
+        return None if with_payload else {}
+    return selection(with_payload)
 
 
 class EdgeCollection:
@@ -120,9 +67,14 @@ class EdgeCollection:
         self._rows = None if cache is None else cache.rows_of(self)
         self._column_cache = columns
         self._columns: dict[str, Columns] = {}
+        self._graph: bool | None = None
         self._flushed = False  # what a killed process left in the WAL is not either
+        self._greatest: dict[str, int] = {}
         with engine_errors(f"Opening the collection folder {path}"):
-            self._shard = engine.EdgeShard.load(str(path))
+            # A graph is searched in less time than it takes to hand the work to other threads and back.
+            one_thread = cache is not None and vector_counts(path)[0] > 0
+            config = to_config(self.spec, search_threads=1) if one_thread else None
+            self._shard = engine.EdgeShard.load(str(path), config)
 
     @classmethod
     def create(cls, path: Path, spec: CollectionSpec) -> EdgeCollection:
@@ -136,7 +88,7 @@ class EdgeCollection:
                 shard.update(to_index(field, kind))
             shard.flush()
             shard.close()
-            _write_side_file(building, spec)
+            write_side_file(building, spec)
             os.rename(building, path)
         return cls(path)
 
@@ -168,7 +120,7 @@ class EdgeCollection:
                 self._shard.update(to_index(field, kind))
             self._shard.flush()
             self.spec = replace(self.spec, indexes={**self.spec.indexes, **indexes})
-            _write_side_file(self.path, self.spec)
+            write_side_file(self.path, self.spec)
 
     def size(self) -> int:
         """How many points there are; costs next to nothing."""
@@ -184,6 +136,9 @@ class EdgeCollection:
         """Write checked points in batches."""
         pack = self._packing.pack
         self._flushed = False
+        for key, greatest in self._greatest.items():  # before the write, which may end half-way
+            written = [point.payload.get(key) for point in points]
+            self._greatest[key] = max([greatest, *(number for number in written if type(number) is int)])
         with engine_errors(f"Writing to {self.path}"):
             for start in range(0, len(points), BATCH):
                 batch = [to_point(point, pack(point.payload)) for point in points[start : start + BATCH]]
@@ -210,6 +165,8 @@ class EdgeCollection:
         if not points or not self.size():
             return {}
         least = min(point.payload[key] for point in points)
+        if self._greatest_of(key) <= least:
+            return {}
         path = path_of(key)
         # Beyond 2**53 a bound is rounded: one below lets too many through, and these are compared exactly anyway.
         exact = abs(least) < 1 << 53
@@ -225,14 +182,36 @@ class EdgeCollection:
             records, _ = self._shard.scroll(request)
             return {str(record.id): (record.payload or {}).get(key) for record in records}
 
+    def _greatest_of(self, key: str) -> float:
+        """A number that nothing stored under ``key`` is greater than; infinity where no index says it."""
+        if key not in self._greatest:
+            path = path_of(key)
+            if self.spec.indexes.get(path) != "integer":
+                return inf
+            order = engine.OrderBy(path, direction=engine.Direction.Desc)
+            request = engine.ScrollRequest(limit=1, order_by=order, with_payload=False, with_vector=False)
+            with engine_errors(f"Reading from {self.path}"):
+                records, _ = self._shard.scroll(request)
+                found: list[Any] = [record.order_value for record in records]
+            if not all(type(number) is int for number in found):
+                return inf
+            self._greatest[key] = max(found, default=-(1 << 63))
+        return self._greatest[key]
+
     def get_many(self, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
         """Points in the order asked; duplicates are one shared object."""
         if self._rows is None:
             return self._points(list(ids), with_payload, with_vectors)
-        distinct = list(dict.fromkeys(ids))
-        look = Look.of(with_payload, with_vectors and bool(self._dense))
-        rows = self._cached(distinct, look.with_vectors, self._rows)
-        return [rows[point_id].point(look) for point_id in ids]
+        return self._cached(list(ids), with_payload, with_vectors and bool(self._dense), self._rows)
+
+    def get_sparse(self, ids: Sequence[str], using: str) -> list[SparseVector | None]:
+        """The sparse vector ``using`` of each of ``ids``, None where there is none."""
+        wanted: list[Any] = [check_id(point_id) for point_id in ids]
+        with engine_errors(f"Reading from {self.path}"):
+            records = self._shard.retrieve(list(dict.fromkeys(wanted)), False, [using]) if wanted else []
+            found: dict[str, Any] = {str(record.id): (record.vector or {}) for record in records}
+        stored = [found.get(point_id, {}).get(using) for point_id in wanted]
+        return [None if vector is None else from_sparse(vector) for vector in stored]
 
     def columns(self, kind: Kind, keys: Sequence[str]) -> Arrays:
         """See :func:`~.columns.read_columns`."""
@@ -280,16 +259,22 @@ class EdgeCollection:
                 found[point_id] = found[canonical]
         return found
 
-    def _cached(self, wanted: Sequence[str], with_vectors: bool, cache: CollectionRows) -> dict[str, CachedRow]:
-        """Whole rows of distinct ids, from the cache where they were read before."""
-        rows = cache.find(wanted, with_vectors)
-        if len(rows) < len(wanted):
-            missing = [point_id for point_id in wanted if point_id not in rows]
+    def _cached(
+        self, ids: list[str], with_payload: PayloadFields, with_vectors: bool, cache: CollectionRows
+    ) -> list[Point | None]:
+        """As :meth:`get_many`, from whole rows that were read before; reads the others."""
+        parts = _selected(with_payload)
+        distinct = list(dict.fromkeys(ids))
+        rows = cache.find(distinct, with_vectors)
+        points = {point_id: row.point(parts, with_vectors) for point_id, row in rows.items()}
+        if len(rows) < len(distinct):
+            missing = [point_id for point_id in distinct if point_id not in rows]
             found = self._read(missing, True, with_vectors)
-            fresh = {point_id: CachedRow.of(found.get(point_id), with_vectors) for point_id in missing}
-            cache.keep(fresh)
-            rows.update(fresh)
-        return rows
+            cache.keep({point_id: CachedRow.of(found.get(point_id), with_vectors) for point_id in missing})
+            if parts is not None:
+                found = {key: Point(p.id, select(p.payload, parts), p.vectors) for key, p in found.items()}
+            points.update(found)
+        return [points.get(point_id) for point_id in ids]
 
     def search(
         self,
@@ -304,20 +289,36 @@ class EdgeCollection:
         """The nearest points to a checked vector, nearest first."""
         query: Any = to_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
         fields, parts = self._fields(with_payload)
-        request = engine.QueryRequest(
-            limit=limit,
-            query=engine.Query.Nearest(query, using=using),
-            filter=to_filter(condition),
-            with_payload=fields,
-            with_vector=self._vector_names(with_vectors),
-            params=search_params(exact, filtered=condition is not None),
-        )
+        params = search_params(exact, filtered=condition is not None)
+
+        def ask(most: int, matching: engine.Filter | None, bare: bool) -> list[engine.ScoredPoint]:
+            request = engine.QueryRequest(
+                limit=most,
+                query=engine.Query.Nearest(query, using=using),
+                filter=matching,
+                with_payload=False if bare else fields,
+                with_vector=False if bare else self._vector_names(with_vectors),
+                params=params,
+            )
+            return self._shard.query(request)
+
         with engine_errors(f"Searching {self.path}"):
-            hits = self._shard.query(request)
+            reads_all = using in self.spec.vectors and (exact or not self._has_graph())
+            first = first_look(self._shard, self.spec.indexes, limit, condition) if reads_all else None
+            if condition is None or first is None:
+                hits = ask(limit, to_filter(condition), False)
+            else:
+                hits = nearest_matching(ask, limit, first, condition)
             if fields is False and not with_vectors:
                 return [Hit(str(hit.id), hit.score, {}, {}) for hit in hits]
             points = [self._point(hit, parts) for hit in hits]
             return [Hit(p.id, hit.score, p.payload, p.vectors) for p, hit in zip(points, hits, strict=True)]
+
+    def _has_graph(self) -> bool:
+        """Whether searches go through an index; it comes with files that another object opens."""
+        if self._graph is None:
+            self._graph = vector_counts(self.path)[0] > 0
+        return self._graph
 
     def count(self, condition: Condition | None) -> int:
         """The exact number of points."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,12 @@ PATIENCE_A_POINT = 0.02
 INDEXER = Path(__file__).with_name("edge_indexer.py")
 """The program that the child runs."""
 _POLL_SECONDS = 0.2
+_LIKELY = {
+    signal.SIGKILL: ", most often for lack of memory",
+    signal.SIGBUS: ", most often because the disk is full",
+    signal.SIGXFSZ: ", because a file may not be that large",
+}
+"""Signal that ended the child to why that happens."""
 
 
 class IndexingError(StoreError):
@@ -109,7 +116,11 @@ def _indexed(
     write_durably(config, json.dumps(json.loads(config.read_text()) | indexing.to_json()))
     ends = time.monotonic() + PATIENCE + PATIENCE_A_POINT * points
     command = [sys.executable, "-P", str(INDEXER), str(folder), str(os.getpid())]
-    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said) as child:
+    with (
+        tempfile.TemporaryFile() as said,
+        # In a session of its own: Ctrl-C in a terminal is for the run, which ends the child itself.
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said, start_new_session=True) as child,
+    ):
         try:
             reason = _wait(child, ends, stop)
         finally:
@@ -118,8 +129,19 @@ def _indexed(
         if reason is None and child.returncode:
             said.seek(0)
             words = said.read()[-1000:].decode("utf-8", "replace").strip().splitlines()
-            reason = words[-1] if words else f"its process ended with {child.returncode}"
+            reason = _ended(child.returncode, words[-1] if words else "")
     return reason
+
+
+def _ended(code: int, words: str) -> str:
+    """Why a child failed that ended with ``code``, negative for a signal, and said ``words`` last."""
+    if code > 0:
+        return words or f"its process ended with {code}"
+    try:
+        name, likely = signal.Signals(-code).name, _LIKELY.get(signal.Signals(-code), "")
+    except ValueError:  # a real-time signal, which has no name
+        name, likely = f"signal {-code}", ""
+    return f"its process was ended by {name}{likely}" + (f" ({words})" if words else "")
 
 
 def _wait(child: subprocess.Popen[bytes], ends: float, stop: Callable[[], bool] | None) -> str | None:

@@ -30,8 +30,8 @@ _PLACEHOLDER = "none"
 """Edge wants at least one vector: a payload-only collection declares this sparse one and never uses it."""
 
 
-def to_config(spec: CollectionSpec) -> engine.EdgeConfig:
-    """The engine's configuration of a new collection."""
+def to_config(spec: CollectionSpec, search_threads: int | None = None) -> engine.EdgeConfig:
+    """The engine's configuration of a new collection, or of one that is loaded to be searched by so many threads."""
     half = engine.VectorStorageDatatype.Float16
     dense = {
         name: engine.EdgeVectorParams(v.size, DISTANCES[v.distance], datatype=half if v.half else None)
@@ -40,7 +40,7 @@ def to_config(spec: CollectionSpec) -> engine.EdgeConfig:
     sparse = {name: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf) for name in spec.sparse}
     if not dense and not sparse:
         sparse = {_PLACEHOLDER: engine.EdgeSparseVectorParams()}
-    return engine.EdgeConfig(vectors=dense, sparse_vectors=sparse)
+    return engine.EdgeConfig(vectors=dense, sparse_vectors=sparse, max_search_threads=search_threads)
 
 
 def search_params(exact: bool, filtered: bool) -> engine.SearchParams:
@@ -66,6 +66,8 @@ def to_index(path: str, kind: IndexKind) -> engine.UpdateOperation:
 
 def to_point(point: Point, payload: dict[str, Any]) -> engine.Point:
     """A checked point with the payload as it is stored."""
+    if not point.vectors and not point.sparse:
+        return engine.Point(point.id, {}, payload)
     # A view of C floats is taken in half the time that a list takes to make and to take in.
     vectors: dict[str, Any] = {name: vector.data for name, vector in point.vectors.items()}
     for name, sparse in point.sparse.items():

@@ -41,11 +41,11 @@ class RowRequest:
         return vector is not None and (not self.features or vector.name in self.features)
 
     @property
-    def fields(self) -> list[str]:
-        """The payload paths to read."""
+    def fields(self) -> list[str] | None:
+        """The payload paths to read, None for all of them."""
         # Most of a row costs more to pick than the rest of it to read.
         if self.view.shares or not self.features or 2 * len(self.features) > len(self.view.types):
-            return ["event_ts", "f"]
+            return None
         return ["event_ts", *(layout.feature_path(name) for name in self.features if name in self.view.types)]
 
 
@@ -56,6 +56,8 @@ class _Batch:
     requests: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     fields: dict[str, None] = field(default_factory=dict)
+    whole: bool = False
+    """Whether one of the requests wants all fields."""
     vectors: bool = False
 
 
@@ -77,7 +79,9 @@ def read_points(store: StoreView, requests: Sequence[RowRequest]) -> list[list[P
         start = len(batch.ids)
         batch.requests.append(place)
         batch.ids += request.ids()
-        batch.fields.update(dict.fromkeys(request.fields))
+        fields = request.fields
+        batch.fields.update(dict.fromkeys(fields or ()))
+        batch.whole |= fields is None
         batch.vectors |= request.wants_vectors
         spans.append((start, len(batch.ids)))
     found: list[list[Point | None]] = [[] for _ in requests]
@@ -91,7 +95,7 @@ def read_points(store: StoreView, requests: Sequence[RowRequest]) -> list[list[P
 
 def _read(store: StoreView, name: str, batch: _Batch) -> list[Point | None]:
     try:
-        return store.get_many(name, batch.ids, list(batch.fields), batch.vectors)
+        return store.get_many(name, batch.ids, batch.whole or list(batch.fields), batch.vectors)
     except CollectionMissingError:  # made with the first row, where a vector's length is not declared
         return [None] * len(batch.ids)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import layout
 from .errors import BadInputError
+from .feast_packing import RowPacker
 from .feast_text import document_vector
 from .feast_values import NO_ENTITY, declared_type, decoder, encoder, entity_of, numbers_of, vector_proto
 from .payload import path_of
@@ -199,10 +200,8 @@ def vector_of(view: FeastView, values: Mapping[str, Any]) -> Sequence[float] | N
 def newest_points(view: FeastView, spec: CollectionSpec, data: Sequence[Row]) -> list[Point]:
     """One point an entity: of several rows the one that is newest by event, then creation time, then place."""
     newest_rows: dict[str, tuple[tuple[int, int], Point]] = {}
-    encoders = {name: encoder(kind) for name, kind in view.types.items()}
-    other = encoder(None)
-    exact = _exact_vector(view, spec)
-    texts = view.texts if TEXT_VECTOR in spec.sparse else []
+    packer = RowPacker(view.name, view.types) if spec.packed == layout.PACKED else None
+    documents = _Documents(view, spec)
     for key, values, event_time, created_time in data:
         entity = entity_of(key)
         event_ts = layout.to_micros(event_time)
@@ -211,17 +210,45 @@ def newest_points(view: FeastView, spec: CollectionSpec, data: Sequence[Row]) ->
         identity = layout.point_id(view.project, view.name, entity)
         if identity in newest_rows and newest_rows[identity][0] > age:
             continue
-        vectors = _vectors(view, values)
+        if packer is not None:
+            point = Point(identity, packer.payload(entity, event_ts, created_ts, values), {}, {})
+        else:
+            point = documents.point(identity, entity, event_ts, created_ts, values)
+        newest_rows[identity] = (age, point)
+    return [point for _, point in newest_rows.values()]
+
+
+class _Documents:
+    """Makes the points of rows that can be searched."""
+
+    def __init__(self, view: FeastView, spec: CollectionSpec) -> None:
+        self._view = view
+        self._encoders = {name: encoder(kind) for name, kind in view.types.items()}
+        self._other = encoder(None)
+        self._exact = _exact_vector(view, spec)
+        self._texts = view.texts if TEXT_VECTOR in spec.sparse else []
+
+    def point(
+        self,
+        identity: str,
+        entity: Mapping[str, layout.KeyValue],
+        event_ts: int,
+        created_ts: int | None,
+        values: Mapping[str, Any],
+    ) -> Point:
+        """The point of a row; times as in :func:`.layout.row_payload`."""
+        vectors, exact = _vectors(self._view, values), self._exact
         left_out = exact if exact and vectors and values[exact].HasField("float_list_val") else None
+        encoders, other = self._encoders, self._other
         features = {name: encoders.get(name, other)(value) for name, value in values.items() if name != left_out}
         sparse: dict[str, SparseVector] = {}
-        if texts:
-            words = document_vector(text for name in texts if isinstance(text := features.get(name), str))
+        if self._texts:
+            words = document_vector(text for name in self._texts if isinstance(text := features.get(name), str))
             if words is not None:
                 sparse[TEXT_VECTOR] = words
-        payload = layout.row_payload(view.name, entity, event_ts, features, created_ts)
-        newest_rows[identity] = (age, Point(identity, payload, vectors, sparse))
-    return [point for _, point in newest_rows.values()]
+        return Point(
+            identity, layout.row_payload(self._view.name, entity, event_ts, features, created_ts), vectors, sparse
+        )
 
 
 def _exact_vector(view: FeastView, spec: CollectionSpec) -> str | None:

@@ -59,7 +59,7 @@ def encoder(type_name: str | None) -> Callable[[Any], Any]:
     """A function that turns a ``ValueProto`` into the stored value of a type; see :func:`declared_type`."""
     if type_name is None:
         return _as_proto
-    expected = _proto_field(type_name)
+    expected = proto_field(type_name)
     item_type = type_name.removesuffix("_list")
     numbers_type = _FLOATS.get(item_type)
 
@@ -103,7 +103,7 @@ def decoder(type_name: str | None) -> Callable[[Any], Any]:
     """A function that turns stored values of a type into ``ValueProto``; null for those of another type."""
     from feast.protos.feast.types.Value_pb2 import Value
 
-    field = None if type_name is None else _proto_field(type_name)
+    field = None if type_name is None else proto_field(type_name)
     is_list = type_name is not None and type_name.endswith("_list")
     plain = _PLAIN.get(type_name or "")
     limit = 1 << (31 if type_name == "int32" else 63)
@@ -150,7 +150,8 @@ def _packed_header(length: int) -> bytes:
     return bytes([*digits, length])
 
 
-def _proto_field(type_name: str) -> str:
+def proto_field(type_name: str) -> str:
+    """The field of a ``ValueProto`` that holds values of a type."""
     if type_name.endswith("_list"):
         return _PROTO_FIELDS[type_name[:-5]].replace("_val", "_list_val")
     return _PROTO_FIELDS[type_name]
@@ -161,11 +162,13 @@ def entity_of(entity_key: Any) -> dict[str, KeyValue]:
 
     :raises BadInputError: if a join key has no value.
     """
-    if len(entity_key.join_keys) == 1 and entity_key.join_keys[0] != NO_ENTITY:
-        text = entity_key.entity_values[0].string_val  # empty where it is no text
-        if text:
-            return {entity_key.join_keys[0]: text}
-    return key_values(zip(entity_key.join_keys, entity_key.entity_values, strict=True))
+    names, values = entity_key.join_keys, entity_key.entity_values
+    if len(names) == 1:
+        name = names[0]
+        text = values[0].string_val  # empty where it is no text
+        if text and name != NO_ENTITY:
+            return {name: text}
+    return key_values(zip(names, values, strict=True))
 
 
 def key_values(protos: Any) -> dict[str, KeyValue]:
@@ -194,6 +197,6 @@ def entity_key_of(entity: Mapping[str, KeyValue], types: Mapping[str, str | None
         kind = types.get(name) or _KEY_TYPES[type(value)]
         if type(value) is not (bytes if kind == "bytes" else _PLAIN.get(kind)):
             return None
-        natural: dict[str, Any] = {_proto_field(kind): value}
+        natural: dict[str, Any] = {proto_field(kind): value}
         values.append(Value(**natural))
     return EntityKey(join_keys=list(entity), entity_values=values)

@@ -127,7 +127,8 @@ def point_id(project: str, view: str, entity: Mapping[str, KeyValue]) -> str:
     """
     if len(entity) == 1:
         ((join_key, value),) = entity.items()
-        return point_ids(project, view, join_key, (value,))[0]
+        if type(value) is str:
+            return _uuid5(f"{_start(project, view, join_key)}{_quoted(value)}]]]")
     return _point_id(project, view, entity)
 
 

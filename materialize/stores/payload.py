@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,9 @@ _EACH = object()  # the items of a list
 _NEVER = object()  # one item of a list: the engine selects by [] only
 _STEP = re.compile(r'([\w-]+)|"([^"\\]*)"')
 _ITEM = re.compile(r"\[(\d{0,18})\]")
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+json_text = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+quoted = json.encoder.encode_basestring
+"""The JSON text of a text, as :data:`json_text` makes it."""
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _LONG = 200
@@ -124,7 +126,7 @@ def _text(payload: dict[str, Any]) -> str:
     """The JSON text of a checked payload."""
     features = payload.get("f")
     if not isinstance(features, dict):
-        return _encode(payload)
+        return json_text(payload)
     for name, value in features.items():
         if type(value) is not dict or len(value) != 1:
             continue
@@ -132,9 +134,25 @@ def _text(payload: dict[str, Any]) -> str:
         # The encoder takes 5 ns for every character of a vector's base64; looking for any other takes less than 1.
         if type(numbers) is str and len(numbers) > _LONG and not numbers.encode().translate(None, _BASE64):
             others = {key: other for key, other in features.items() if key != name}
-            start = _encode({**{key: other for key, other in payload.items() if key != "f"}, "f": others})[:-2]
-            return f'{start}{"," if others else ""}{_encode(name)}:{{{_encode(tag)}:"{numbers}"}}}}}}'
-    return _encode(payload)
+            start = json_text({**{key: other for key, other in payload.items() if key != "f"}, "f": others})[:-2]
+            return f'{start}{"," if others else ""}{json_text(name)}:{{{json_text(tag)}:"{numbers}"}}}}}}'
+    return json_text(payload)
+
+
+class LatePayload(dict[str, Any]):
+    """The payload of a row whose packed keys are made, as one JSON text, when a store writes it.
+
+    Until then it holds the other keys only. Whoever makes one vouches for its values, and for the id of its point:
+    a store that packs does not look at them.
+    """
+
+    __slots__ = ("text",)
+    text: Callable[[], str]
+    """Makes the JSON text of the packed keys; set by whoever makes the payload, and cannot fail."""
+
+    def whole(self) -> dict[str, Any]:
+        """The payload with its packed keys, for stores that keep these as any others."""
+        return {**self, **json.loads(self.text())}
 
 
 class Packing:
@@ -148,6 +166,8 @@ class Packing:
 
     def pack(self, payload: dict[str, Any]) -> dict[str, Any]:
         """What is stored for ``payload``."""
+        if type(payload) is LatePayload:
+            return {**payload, PACKED_KEY: payload.text()}
         inside = self.keys & payload.keys()
         if not inside:
             return payload

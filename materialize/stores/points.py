@@ -117,8 +117,8 @@ class SparseVector:
 class Point:
     """One stored point: a UUID, JSON payload, float32 vectors by name (empty where the collection has none).
 
-    ``sparse`` is written only: reads leave it empty. What a read gave may be shared with other reads, so neither its
-    payload nor its vectors may be changed: make a new point instead.
+    ``sparse`` is written only: reads leave it empty, but for ``get_sparse`` of the port. What a read gave may be shared
+    with other reads, so neither its payload nor its vectors may be changed: make a new point instead.
     """
 
     id: str

@@ -105,6 +105,13 @@ class VectorStore(Protocol):
         """
         ...
 
+    def get_sparse(self, name: str, ids: Sequence[str], using: str) -> list[SparseVector | None]:
+        """The sparse vector ``using`` of each of ``ids``, in that order, duplicates included; by ascending index.
+
+        None where there is no such point, or it has none.
+        """
+        ...
+
     def search(
         self,
         name: str,

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .edge_collection import CONFIG
+from .edge_files import CONFIG
 from .errors import StoreCorruptError, StoreError
 from .files import copy_tree, fsync_folder, lock_exclusive, sweep, write_durably
 from .points import CollectionSpec

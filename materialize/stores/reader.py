@@ -19,7 +19,7 @@ from .conditions import Condition
 from .edge import EdgeReads
 from .edge_collection import EdgeCollection
 from .errors import NoPublicationError, StoreCorruptError, StoreError, missing
-from .files import PrivateFolder, lock_shared, shadow_tree
+from .files import PrivateFolder, lock_shared, read_ahead, shadow_tree
 from .points import CollectionSpec, Point
 from .published import Published
 from .row_cache import RowCache
@@ -143,7 +143,7 @@ class Reader(ReadOnly):
 
     What a block of reads must see as one is read from a :meth:`snapshot`.
 
-    :param cache_bytes: decoded rows and columns that are kept for the next time, 0 for none.
+    :param cache_bytes: rows and columns that are kept for the next time, and payloads read ahead; 0 for none.
     :raises NoPublicationError: if nothing was published yet.
     """
 
@@ -243,6 +243,8 @@ class _Copy:
             shadow_tree(self._source, shadow)
         except OSError as error:
             raise StoreError(f"The publication {self._source} cannot be read: {error}.") from error
+        if process.cache is not None:
+            _read_payloads(self._source, process.cache.max_bytes)
         return _HeldCollection(shadow, process, self._hold)
 
 
@@ -268,6 +270,16 @@ class _Hold:
         if self.shadow is not None and os.getpid() == self._pid:
             shutil.rmtree(self.shadow, ignore_errors=True)
         os.close(self._lock)
+
+
+def _read_payloads(collection: Path, most: int) -> None:
+    """Have payloads in the system's memory; the engine does that for vectors only.
+
+    It even lets go of both when a reader ends, so without this the rows that the next one reads first come from the
+    disk, page by page, which takes several times as long.
+    """
+    for page in sorted(collection.glob("segments/*/payload_storage/page_*.dat")):
+        most -= read_ahead(page, most)
 
 
 def _lock_newest(root: Path, known: Mapping[str, _Copy]) -> tuple[Published, dict[str, _Copy]]:

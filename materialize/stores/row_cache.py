@@ -1,59 +1,25 @@
-"""Rows that a reader has decoded already: a publication never changes, so they stay right until it is let go."""
+"""Rows that a reader has read already: a publication never changes, so they stay right until it is let go.
+
+A row is kept as one byte string and its arrays. As objects it would take ten times the room, and the garbage collector
+would walk through all of them.
+"""
 
 from __future__ import annotations
 
+import marshal
 import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from itertools import count
-from sys import getsizeof, intern
-from typing import Any
 
-from .payload import Selection, select, selection
+from .payload import Selection, select
 from .points import FloatVector, Point
 
-_ROW_BYTES = 900
-"""A row's share of the cache's own objects: key, entry, links, and the point that was last made of it."""
+_ROW_BYTES = 500
+"""A row's share of the cache's own objects: key, entry, links."""
 _ARRAY_BYTES = 300
-_NUMBER_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What a read wants of rows; equal wishes are one object while they are in use."""
-
-    parts: Selection | None
-    """None: the whole payload."""
-    with_vectors: bool
-
-    @classmethod
-    def of(cls, with_payload: bool | Sequence[str], with_vectors: bool) -> Look:
-        """The wish of a read.
-
-        :raises BadInputError: if one of the fields is no path.
-        """
-        if isinstance(with_payload, bool):
-            return _WHOLE[with_vectors] if with_payload else _NOTHING[with_vectors]
-        selection(with_payload)  # refuses what tuple() would take
-        return _look(tuple(with_payload), with_vectors)
-
-    def at(self, row: CachedRow) -> Point:
-        """What the read gives of a row that is there; shares its objects."""
-        assert row.payload is not None
-        payload = row.payload if self.parts is None else select(row.payload, self.parts)
-        return Point(row.id, payload, row.vectors if self.with_vectors and row.vectors else {})
-
-
-_WHOLE = (Look(None, False), Look(None, True))
-_NOTHING = (Look({}, False), Look({}, True))
-
-
-@lru_cache(maxsize=256)
-def _look(paths: tuple[str, ...], with_vectors: bool) -> Look:
-    return Look(selection(paths), with_vectors)
 
 
 @dataclass(slots=True)
@@ -61,32 +27,33 @@ class CachedRow:
     """A whole row; ``payload`` is None where there is no point, ``vectors`` where they were never read."""
 
     id: str
-    payload: dict[str, Any] | None
+    payload: bytes | None
+    """Marshalled: exact for all that JSON has, and never seen by another process."""
     vectors: dict[str, FloatVector] | None
     size: int
     """Estimated bytes in memory."""
-    shown: tuple[Look | None, Point | None] = field(default=(None, None), compare=False)
-    """The point that was last made of it, for the next read with the same wish."""
 
     @classmethod
     def of(cls, point: Point | None, with_vectors: bool) -> CachedRow:
         """A row as it was read whole, its vectors too or not."""
         if point is None:
             return cls("", None, {}, _ROW_BYTES)
-        payload, size = _compact(point.payload)
+        payload = marshal.dumps(point.payload)
+        size = _ROW_BYTES + len(payload)
         for vector in point.vectors.values():
             size += _ARRAY_BYTES + vector.nbytes
-        return cls(point.id, payload, point.vectors if with_vectors else None, _ROW_BYTES + size)
+        return cls(point.id, payload, point.vectors if with_vectors else None, size)
 
-    def point(self, look: Look) -> Point | None:
-        """What a read gives of it, None where there is no point; may be shared with other reads."""
+    def point(self, parts: Selection | None, with_vectors: bool) -> Point | None:
+        """What a read gives of it, None where there is no point; arrays are shared with other reads.
+
+        :param parts: what the read wants of the payload, None for all.
+        """
         if self.payload is None:
             return None
-        wish, point = self.shown  # one assignment, so other threads see either pair
-        if wish is not look:
-            point = look.at(self)
-            self.shown = (look, point)
-        return point
+        payload = {} if parts == {} else marshal.loads(self.payload)
+        vectors = self.vectors if with_vectors and self.vectors else {}
+        return Point(self.id, select(payload, parts) if parts else payload, vectors)
 
 
 class RowCache:
@@ -177,30 +144,3 @@ class CollectionRows:
     def keep(self, fresh: Mapping[str, CachedRow]) -> None:
         """Keep rows by the id that they were asked for."""
         self._cache.keep(self._number, fresh)
-
-
-def _compact(payload: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """An equal dict whose keys are shared with other rows, and about how many bytes it takes."""
-    copy = {}
-    total = 0
-    for key, value in payload.items():
-        kind = type(value)
-        if kind is str:
-            total += getsizeof(value)
-        elif kind is dict:
-            value, size = _compact(value)
-            total += size
-        elif kind is list:
-            total += _bytes_of_list(value)
-        else:
-            total += _NUMBER_BYTES
-        copy[intern(key)] = value
-    return copy, total + getsizeof(copy)
-
-
-def _bytes_of_list(values: list[Any]) -> int:
-    total = getsizeof(values)
-    for value in values:
-        kind = type(value)
-        total += _bytes_of_list(value) if kind is list else _compact(value)[1] if kind is dict else getsizeof(value)
-    return total

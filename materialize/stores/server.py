@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
-from .checks import check_filter, check_id, check_name, check_newer, check_points, check_query, drop_older
+from .checks import check_filter, check_id, check_name, check_newer, check_points, check_query, check_sparse, drop_older
 from .errors import BadInputError, CollectionMissingError, SpecMismatchError, StoreError, missing
 from .payload import selection
 from .place import Place
@@ -33,6 +33,7 @@ from .server_calls import Connection, ExistsError, Patience, TooLargeError
 from .server_models import (
     arrays,
     create_arguments,
+    from_sparse,
     index_schema,
     mark,
     older_than,
@@ -124,6 +125,19 @@ class ServerStore:
         for start in range(0, len(wanted), READ):
             for record in self._retrieve(name, wanted[start : start + READ], options):
                 found[str(record.id)] = Point(str(record.id), record.payload or {}, arrays(record.vector))
+        return [found.get(point_id) for point_id in canonical]
+
+    def get_sparse(self, name: str, ids: Sequence[str], using: str) -> list[SparseVector | None]:
+        """See :class:`~.port.VectorStore`."""
+        check_sparse(name, self._spec(name), using)
+        canonical = [check_id(point_id) for point_id in ids]
+        wanted: list[Any] = list(dict.fromkeys(canonical))
+        found: dict[str, SparseVector | None] = {}
+        for start in range(0, len(wanted), READ):
+            records = self._retrieve(
+                name, wanted[start : start + READ], {"with_payload": False, "with_vectors": [using]}
+            )
+            found |= {str(record.id): from_sparse(record.vector, using) for record in records}
         return [found.get(point_id) for point_id in canonical]
 
     def search(

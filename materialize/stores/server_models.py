@@ -145,6 +145,16 @@ def to_sparse(vector: SparseVector) -> models.SparseVector:
     return models.SparseVector(indices=np.asarray(vector.indices).tolist(), values=np.asarray(vector.values).tolist())
 
 
+def from_sparse(vectors: Any, name: str) -> SparseVector | None:
+    """The sparse vector of that name in an answer, by ascending index; None where there is none."""
+    stored = vectors.get(name) if isinstance(vectors, dict) else None
+    if stored is None:
+        return None
+    indices, values = np.array(stored.indices, np.uint32), np.array(stored.values, np.float32)
+    order = np.argsort(indices)
+    return SparseVector(indices[order], values[order])
+
+
 def arrays(vectors: Any) -> dict[str, FloatVector]:
     """The dense vectors of an answer as float32."""
     if not isinstance(vectors, dict):

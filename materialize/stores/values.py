@@ -36,12 +36,14 @@ _ALIASES = {
 }
 _TEXT_TYPES = frozenset({"string", "json", "uuid", "time_uuid", "decimal"})
 _INT_LIMITS = {"int32": 31, "int64": 63, "unix_timestamp": 63}
-_LONG = 32
+LONG = 32
+"""Lists of more floats than that are kept as base64."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-_NUMBERS: dict[str, tuple[str, np.dtype[Any]]] = {
+NUMBERS: dict[str, tuple[str, np.dtype[Any]]] = {
     "float32_list": ("$f32", np.dtype("<f4")),
     "float64_list": ("$f64", np.dtype("<f8")),
 }
+"""The tag and the numbers of such base64, by the list's type."""
 SCALAR_TYPES = (*sorted(_TEXT_TYPES), "bytes", "bool", "float32", "float64", "int32", "int64", "unix_timestamp")
 """Names of the scalar types; ``<scalar>_list`` names the lists."""
 _POWERS = [float(f"1e{scale}") for scale in range(309)]
@@ -98,8 +100,8 @@ def encode_value(value: Any, type_name: str) -> Any:
     if value is None:
         return None
     if kind.endswith("_list"):
-        if kind in _NUMBERS and len(value) > _LONG and (numbers := _as_floats(value, _NUMBERS[kind][1])) is not None:
-            return {_NUMBERS[kind][0]: base64.b64encode(numbers.tobytes()).decode("ascii")}
+        if kind in NUMBERS and len(value) > LONG and (numbers := _as_floats(value, NUMBERS[kind][1])) is not None:
+            return {NUMBERS[kind][0]: base64.b64encode(numbers.tobytes()).decode("ascii")}
         if isinstance(value, np.ndarray):
             value = value.tolist()
         if not isinstance(value, (list, tuple)):
@@ -133,7 +135,7 @@ def fits(encoded: Any, kind: str) -> bool:
     """Whether :func:`encode_value` may have written this for the type; text and bytes cannot be told apart."""
     if kind.endswith("_list"):
         if isinstance(encoded, dict):
-            return kind in _NUMBERS and _NUMBERS[kind][0] in encoded
+            return kind in NUMBERS and NUMBERS[kind][0] in encoded
         return isinstance(encoded, list) and all(item is None or fits(item, kind[:-5]) for item in encoded)
     if kind in ("float32", "float64"):
         number = isinstance(encoded, (int, float)) and not isinstance(encoded, bool)
@@ -148,7 +150,7 @@ def fits(encoded: Any, kind: str) -> bool:
 
 def decode_numbers(encoded: Any, type_name: str) -> np.ndarray:
     """A stored list of floats as a read-only array of its own type."""
-    tag, dtype = _NUMBERS[canonical_type(type_name)]
+    tag, dtype = NUMBERS[canonical_type(type_name)]
     if isinstance(encoded, dict) and tag in encoded:
         return np.frombuffer(base64.b64decode(encoded[tag]), dtype=dtype)
     return np.asarray(decode_value(encoded, type_name), dtype=dtype)
@@ -210,6 +212,15 @@ def _rounded(number: float) -> float:
         return _FLOAT32.unpack(_FLOAT32.pack(number))[0]
     except OverflowError:
         return math.copysign(math.inf, number)
+
+
+def surviving_digits(number: float) -> str | None:
+    """A float64 as the digits that :func:`encode_value` keeps as a number; None where that takes a longer look."""
+    if not 1e-4 <= abs(number) < 1e16:  # others have an exponent, or are no number
+        return None
+    digits = repr(number)
+    whole, _, fraction = digits.partition(".")
+    return digits if float(whole + fraction) / _POWERS[len(fraction)] == number else None
 
 
 def _survives(number: float) -> bool:

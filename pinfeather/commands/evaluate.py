@@ -13,6 +13,7 @@ from feature_repo.paths import RepoPaths
 from feature_repo.switchboard import SOURCES, checked
 from pinfeather.options import device_option, json_option, repo_option, without_option
 from pinfeather.output import emit_json, progress, running_total, say
+from pinfeather.writable import check_writable
 
 if TYPE_CHECKING:
     from embedders.evaluation.pairs import PairSet
@@ -75,7 +76,12 @@ SCORERS = ("bm25", "zero-shot", "student", "teacher")
     help="Compare every scorer with this one, which is judged as well.",
 )
 @click.option("--trec", metavar="DIR", show_envvar=True, help="Write qrels and a run of each scorer here.")
-@click.option("--plots", metavar="DIR", show_envvar=True, help="Draw reliability and confusion of levels here.")
+@click.option(
+    "--plots",
+    metavar="DIR",
+    show_envvar=True,
+    help="Draw reliability and confusion of levels here, with --against also the differences.",
+)
 @without_option(SOURCES, "Judge without this source: masked, and the pin text encoded without it.")
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 50), show_envvar=True)
 @click.option("--seed", default=0, show_default=True, show_envvar=True)
@@ -115,10 +121,7 @@ def evaluate_command(
       pinfeather evaluate --repo my_repo --pairs held_out.parquet --scores scores.parquet
       pinfeather evaluate --pairs held_out.parquet --scorer teacher --bundle my_teacher --trec trec
     """
-    if plots is not None:
-        from pinfeather.plots import load_pyplot
-
-        load_pyplot()  # what is missing is said before the work, not after it
+    _check_outputs(plots, trec)
     wanted = scorers or (SCORERS[:3] if pairs_file is None else ("student",))
     asked = _with_baseline(wanted, against)
     note = "95 % intervals by bootstrap over queries"
@@ -134,13 +137,24 @@ def evaluate_command(
         if out:
             _write_scores(out, pairs, next(one for one in answers if one.scorer == wanted[0]))
     rows = _judged(pairs, answers, by, against, seed, of_file=pairs_file is not None)
-    _write(pairs, answers, trec, plots)
+    _write(pairs, answers, rows, trec, plots)
     if as_json:
         emit_json(rows[0] if len(rows) == 1 else rows)
         return
     from pinfeather.evaluation_tables import show_figures
 
     show_figures(rows, note)
+
+
+def _check_outputs(plots: str | None, trec: str | None) -> None:
+    """What is missing for them is said before the work, not after it."""
+    if plots is not None:
+        from pinfeather.plots import load_pyplot
+
+        load_pyplot()
+        check_writable("--plots", plots)
+    if trec is not None:
+        check_writable("--trec", trec)
 
 
 def _with_baseline(scorers: tuple[str, ...], against: str | None) -> tuple[str, ...]:
@@ -229,7 +243,9 @@ def _write_scores(out: Path, pairs: PairSet, answer: FileScores) -> None:
     say(f"Wrote {len(pairs):,} rows to {out}.")
 
 
-def _write(pairs: PairSet, answers: list[FileScores], trec: str | None, plots: str | None) -> None:
+def _write(
+    pairs: PairSet, answers: list[FileScores], rows: list[dict[str, Any]], trec: str | None, plots: str | None
+) -> None:
     if trec is not None:
         from embedders.evaluation.trec import MEASURE, write_trec
 
@@ -238,7 +254,9 @@ def _write(pairs: PairSet, answers: list[FileScores], trec: str | None, plots: s
         if pairs.levels is not None:
             say(f"Our nDCG@20 of them: ir_measures {trec}/qrels.txt {trec}/run.{answers[0].scorer}.txt '{MEASURE}'")
     if plots is not None:
-        from pinfeather.plots_evaluation import draw_evaluation
+        from pinfeather.plots_evaluation import draw_differences, draw_evaluation
 
-        for path in draw_evaluation(pairs.require_levels(), answers, Path(plots), pairs.name):
+        drawn = draw_evaluation(pairs.require_levels(), answers, Path(plots), pairs.name)
+        differences = draw_differences(rows, Path(plots), pairs.name)
+        for path in (*drawn, *([differences] if differences else [])):
             say(f"Drew {path}.")

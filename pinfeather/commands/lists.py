@@ -8,17 +8,24 @@ import click
 
 from feature_repo.errors import UsageError
 from pinfeather.filter_options import filter_options, filters_of
-from pinfeather.options import FiniteRange, device_option, json_option, limit_option, repo_option, space_option
+from pinfeather.options import (
+    Decorator,
+    FiniteRange,
+    device_option,
+    json_option,
+    limit_option,
+    repo_option,
+    space_option,
+)
 from pinfeather.output import emit_json, say, table
 
-diversity_option = click.option(
-    "--diversity",
-    default=0.3,
-    show_default=True,
-    type=FiniteRange(0, 1),
-    show_envvar=True,
-    help="0 ranks by nearness alone, 1 by unlikeness to the pins above.",
-)
+
+def _share_option(name: str, default: float, text: str) -> Decorator:
+    """A number from 0 to 1."""
+    return click.option(name, default=default, show_default=True, type=FiniteRange(0, 1), show_envvar=True, help=text)
+
+
+diversity_option = _share_option("--diversity", 0.3, "0 ranks by nearness alone, 1 by unlikeness to the pins above.")
 
 
 @click.command("related")
@@ -69,14 +76,7 @@ def related_command(
     help="When the pins were saved (ISO 8601), once for each PIN and in their order; then the PINs may stand in any.",
 )
 @diversity_option
-@click.option(
-    "--exploration",
-    default=0.1,
-    show_default=True,
-    type=FiniteRange(0, 1),
-    show_envvar=True,
-    help="Share of places for less important interests and less near pins.",
-)
+@_share_option("--exploration", 0.1, "Share of places for less important interests and less near pins.")
 @click.option("--seed", show_envvar=True, help="Another seed, such as the date, gives other explored pins.")
 @filter_options
 @space_option

@@ -30,6 +30,11 @@ space_option = click.option(
 )
 
 
+rescan_option = click.option(
+    "--rescan", is_flag=True, show_envvar=True, help="Read source files, too, that are as the last scan left them."
+)
+
+
 @click.command("plan")
 @repo_option
 @model_option
@@ -37,9 +42,14 @@ space_option = click.option(
 @click.option(
     "--explain", metavar="PIN", show_envvar=True, help="Say of one pin what was written last and what is new."
 )
+@rescan_option
 @json_option
-def plan_command(repo: str, model: str | None, space: str | None, explain: str | None, as_json: bool) -> None:
+def plan_command(
+    repo: str, model: str | None, space: str | None, explain: str | None, rescan: bool, as_json: bool
+) -> None:
     """Count what `materialize` would do now, without loading a model: pins, texts, tokens, seconds.
+
+    Source files that are as the last scan left them are not read again.
 
     With --explain, compare one pin with what was written of it last. JSON: {pin_id, space, state, meaning, reason,
     written: {run, started, text_fp, event_timestamp}, source: {event_timestamp, text_fp}, text: {old, new}, fields:
@@ -53,13 +63,13 @@ def plan_command(repo: str, model: str | None, space: str | None, explain: str |
     """
     paths = RepoPaths.open(repo)
     if explain is not None:
-        if space is not None:
-            raise UsageError("--explain speaks of the live space: leave --space out.")
+        if space is not None or rescan:
+            raise UsageError("--explain reads all of one pin in the live space: leave --space and --rescan out.")
         _explain(paths, explain, model, as_json)
         return
     from materialize.plan_spaces import plan_spaces
 
-    counts = plan_spaces(paths, model, space).to_json()
+    counts = plan_spaces(paths, model, space, rescan=rescan).to_json()
     if as_json:
         emit_json(counts)
     else:
@@ -120,6 +130,7 @@ def _cell(value: Any) -> str | None:
 @space_option
 @click.option("--only", multiple=True, metavar="PIN", show_envvar=True, help="These pins alone; repeatable.")
 @click.option("--limit", type=click.IntRange(1), show_envvar=True, help="Write so many pins at most, the rest later.")
+@rescan_option
 @click.option("--retry-quarantined", is_flag=True, show_envvar=True, help="Try texts again that failed in the encoder.")
 @click.option(
     "--metrics",
@@ -191,6 +202,9 @@ def show_counts(title: str, counts: dict[str, Any]) -> None:
     table(title, [*names], [[counts[name] for name in names]])
     table("", [*work], [[counts[name] for name in work]])
     say(f"Pins of space {counts['space']}.")
+    if counts["files_unchanged"]:
+        same, files = counts["files_unchanged"], counts["files"]
+        say(f"{same:,} of {files:,} source files are as the last scan left them: not read again (--rescan reads all).")
     rows = [
         (view, moved["changed"], moved["gone"]) for view, moved in counts["features"].items() if any(moved.values())
     ]

@@ -10,17 +10,16 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from serving_client.client import PinClient
-from serving_client.http.errors import STATUSES, Problem, invalid_body, problem_of
+from serving_client.http.errors import STATUSES, Problem, problem_of
 from serving_client.http.following import follow
 from serving_client.http.frame import Frame, told_of
 from serving_client.http.gate import Gate
 from serving_client.http.logs import request_logger
 from serving_client.http.openapi import describe
-from serving_client.http.routes_client import add_client_routes
+from serving_client.http.routes_client import Straight, add_client_routes
 from serving_client.http.routes_page import add_page_routes
 from serving_client.http.routes_state import STATE_PATHS, add_state_routes
 from serving_client.http.service import Service
@@ -49,12 +48,12 @@ def create_app(client: PinClient, settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.service = service
-    add_client_routes(app, service)
+    answers = add_client_routes(app, service)
     add_state_routes(app, service)
     add_page_routes(app)
     describe(app, with_keys=bool(service.settings.keys))
-    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(Straight, answers=answers)
     app.add_middleware(Gate, settings=service.settings)
     app.add_middleware(  # the last one is the outermost
         Frame,
@@ -63,7 +62,6 @@ def create_app(client: PinClient, settings: Settings | None = None) -> FastAPI:
         readiness=service.readiness,
         logger=request_logger(),
         root=service.root,
-        send_seconds=service.settings.send_seconds,
     )
     return app
 
@@ -92,11 +90,6 @@ async def _prepare_and_follow(service: Service) -> None:
         service.client.read_ahead(service.settings.read_ahead)
     complete = partial(service.readiness.complete, service.client, service.aside, service.tellable)
     await follow(service.client, service.aside, complete)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    mistakes = error.errors() if isinstance(error, RequestValidationError) else []
-    return _response(request, invalid_body(mistakes))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

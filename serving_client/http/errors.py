@@ -101,19 +101,19 @@ def problem_of(error: BaseException, root: str = "") -> Problem:
     return Problem(500, "The service failed at this request. Its log says more under the request's id.")
 
 
-def invalid_body(mistakes: Sequence[Any]) -> Problem:
-    """What is answered for a body that is not of its form, from pydantic's errors. Values are not repeated.
+def invalid_body(mistakes: Sequence[Any]) -> Refused:
+    """The refusal of a body that is not of its form, from pydantic's errors. Values are not repeated.
 
     Of several ways in which a value may be given, the mistakes of each are told.
     """
     told = list(dict.fromkeys(_told(mistake) for mistake in mistakes))
     more = f"; and {len(told) - _MOST_MISTAKES} more" if len(told) > _MOST_MISTAKES else ""
     too_long = any(mistake["type"] == "too_long" for mistake in mistakes)
-    return Problem(413 if too_long else 422, "; ".join(told[:_MOST_MISTAKES]) + more + ".")
+    return Refused(413 if too_long else 422, "; ".join(told[:_MOST_MISTAKES]) + more + ".")
 
 
 def _told(mistake: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in mistake["loc"][1:] if not str(part).startswith(("list[", "constrained")))
+    where = ".".join(str(part) for part in mistake["loc"] if not str(part).startswith(("list[", "constrained")))
     if mistake["type"] == "extra_forbidden":
         return f"{where!r} is no key of this request"
     if mistake["type"] == "json_invalid":

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving_client.degraded import code_of
 from serving_client.http.errors import Problem, Refused, problem_of
+from serving_client.http.headers import header_of
 from serving_client.http.logs import frames
 from serving_client.http.metrics import Metrics
 from serving_client.http.readiness import Readiness
 from serving_client.workers import BusyError
 
 REQUEST_ID = "X-Request-Id"
+_REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 GONE = 499
 """Status in log and metrics of a request that got no answer, as its sender went away; nobody receives it."""
 PAGE = "/page/"
@@ -79,11 +79,9 @@ class Frame:
         readiness: Readiness,
         logger: Any,
         root: str,
-        send_seconds: float,
     ) -> None:
         self.app, self.metrics, self.readiness, self.logger, self.root = app, metrics, readiness, logger, root
         self.paths = frozenset(paths)
-        self.send_seconds = send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -152,14 +150,16 @@ class _Answer:
         """One part of it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers[REQUEST_ID] = self.request_id
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            if self.frame.readiness.draining:
-                headers["Connection"] = "close"
-        async with asyncio.timeout(self.frame.send_seconds):  # else who reads nothing keeps the answer in memory
-            await self._send(message)
+            message["headers"] = self._headers(message.get("headers", ()))
+        await self._send(message)
+
+    def _headers(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        headers = [*given, (_REQUEST_ID_HEADER, self.request_id.encode("ascii"))]
+        names = {name for name, _ in headers}
+        headers += [pair for pair in _HEADERS if pair[0] not in names]
+        if self.frame.readiness.draining:
+            headers = [pair for pair in headers if pair[0] != b"connection"] + [(b"connection", b"close")]
+        return headers
 
 
 def problem_messages(problem: Problem, request_id: str) -> list[Message]:
@@ -175,6 +175,5 @@ def problem_messages(problem: Problem, request_id: str) -> list[Message]:
 
 def _request_id(scope: Scope) -> str:
     """The id that the sender gave, if it can stand in a log, else a new one."""
-    name = REQUEST_ID.lower().encode()
-    given = next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    given = header_of(scope, _REQUEST_ID_HEADER)
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

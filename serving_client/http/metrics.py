@@ -9,9 +9,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from serving_client.client import PinClient
 from serving_client.degraded import CODES
-from serving_client.stages import STAGES, Stage
+from serving_client.stages import STAGES, Stage, deadline
 from serving_client.workers import Workers
 
+STATUS_SECONDS = 1.0
+"""So long the first publication may be waited for; then the metrics are without what it tells."""
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 
@@ -76,7 +78,8 @@ class _ClientCollector:
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of now."""
-        status = self.client.status()
+        with deadline(STATUS_SECONDS):
+            status = self.client.status()
         if status.publication is not None:
             yield GaugeMetricFamily(
                 "pinfeather_served_publication_number", "The publication that answers.", value=status.publication

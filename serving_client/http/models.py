@@ -163,6 +163,9 @@ def _plain(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
+_TEXT = frozenset({str})
+
+
 def arguments(body: BaseModel) -> dict[str, Any]:
     """What was given, as the client takes it; what was not has the client's defaults."""
     return {name: _argument(getattr(body, name)) for name in body.model_fields_set}
@@ -171,6 +174,6 @@ def arguments(body: BaseModel) -> dict[str, Any]:
 def _argument(value: Any) -> Any:
     if isinstance(value, BoardBody):
         return Board(value.title, tuple(value.pin_titles))
-    if isinstance(value, list) and any(isinstance(each, BoardBody) for each in value):
+    if isinstance(value, list) and not _TEXT.issuperset(map(type, value)):
         return [_argument(each) for each in value]
     return value

@@ -24,8 +24,8 @@ class Service:
     def __post_init__(self) -> None:
         self.workers = Workers(self.settings.threads, self.settings.waiting)
         self.metrics = Metrics(self.client, self.workers)
-        self.aside = ThreadPoolExecutor(1, thread_name_prefix="pinfeather-aside")
-        """For metrics and the first load: they neither wait behind requests nor hold them up."""
+        self.aside = ThreadPoolExecutor(2, thread_name_prefix="pinfeather-aside")
+        """For loading, one thing at a time, and for metrics: neither waits for the other or for requests."""
 
     @property
     def root(self) -> str:

@@ -33,7 +33,13 @@ _encoded = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 def to_bytes(answer: Any) -> bytes:
     """The JSON document of an answer, in ASCII: no text of a pin can make it invalid."""
-    return _encoded(to_json(answer)).encode("ascii")
+    import pydantic_core  # not for the remote client, which only reads
+
+    data = to_json(answer)
+    try:  # ten times as fast as Python's own, which takes a microsecond for a number
+        return pydantic_core.to_json(data, ensure_ascii=True, inf_nan_mode="null")
+    except pydantic_core.PydanticSerializationError:  # half a character, which Python's own writes
+        return _encoded(data).encode("ascii")
 
 
 def to_json(value: Any) -> Any:

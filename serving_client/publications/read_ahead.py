@@ -8,6 +8,7 @@ publication it reads first what the one before had kept, what was asked for last
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from serving_client.lists.neighbours import PIN_BY_POINT
 from serving_client.publications.publications import Publication, Publications
 from serving_client.relevance.candidates import relevance_kind
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 64
 """Pins of one step: each of its reads keeps other threads waiting for a millisecond or two."""
 RESTING = 0.5
@@ -35,7 +38,7 @@ _LEAST_ROW_BYTES = 512
 
 
 class ReadAhead:
-    """Reads ahead of the requests of one client.
+    """Reads ahead of the requests of one client. Its thread ends with it, also where nobody closes it.
 
     :param max_bytes: once the kept arrays take so many bytes, no more is read. Rows that requests asked for stay when
         there is no room for all; those that were read ahead go first.
@@ -57,14 +60,16 @@ class ReadAhead:
         self._after: str | None = None
         self._scrolled = False
         self._left: list[str] = []
-        """Pins for which there was no room."""
+        """Pins that are to be read next: there was no room for them, or their read failed."""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Read in a thread from now on; only the first call does something."""
         if self._thread is None and self.max_bytes > 0:
-            self._thread = threading.Thread(target=self._run, name="pinfeather-ahead", daemon=True)
+            self._thread = threading.Thread(
+                target=_run, args=(weakref.ref(self), self._ended), name="pinfeather-ahead", daemon=True
+            )
             self._thread.start()
 
     def close(self) -> None:
@@ -87,7 +92,7 @@ class ReadAhead:
             wanted = _wanted(publication, space)
             if publication is not self._seen():
                 self._begin(publication, space, wanted)
-            pins = self._left or self._next(publication, space)
+            self._left = pins = self._left or self._next(publication, space)
             points = publication.point_ids(space, pins)
             fitting = [
                 publication.view.read_ahead(
@@ -127,16 +132,29 @@ class ReadAhead:
         self._scrolled = self._after is None
         return [str(decode_key(point.payload["key"])["pin_id"]) for point in points]
 
-    def _run(self) -> None:
-        rest = 0.0
-        while not self._ended.wait(rest):
-            began = perf_counter()
-            try:
-                more = self.step()
-            except (PinfeatherError, StoreError):  # requests that need what is missing say so
-                more = False
-            self.resting = not more
-            rest = RESTING * (perf_counter() - began) if more else IDLE_SECONDS
+    def step_and_rest(self) -> float:
+        """:meth:`step`, whatever comes of it; the seconds to rest afterwards."""
+        began = perf_counter()
+        try:
+            more = self.step()
+        except (PinfeatherError, StoreError):  # requests that need what is missing say so
+            more = False
+        except Exception as error:  # without these pins, else it would be the same for ever
+            logger.warning("%d pins cannot be read ahead (%s)", len(self._left), type(error).__name__)
+            self._left, more = [], False
+        self.resting = not more
+        return RESTING * (perf_counter() - began) if more else IDLE_SECONDS
+
+
+def _run(reference: weakref.ref[ReadAhead], ended: threading.Event) -> None:
+    """Read until ``ended`` is set or nobody has the object any more."""
+    rest = 0.0
+    while not ended.wait(rest):
+        ahead = reference()
+        if ahead is None:
+            return
+        rest = ahead.step_and_rest()
+        del ahead
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.aggregates.arrays import strings
 from feature_repo.aggregates.log.state import State
 from feature_repo.aggregates.session import Session, parquet
 from feature_repo.screening import Purpose
@@ -93,10 +94,9 @@ def _add_queries(session: Session, log: str) -> None:
             session.screening.reason(query, Purpose.QUERY) if query else NO_TEXT for query in canonical
         ]  # of a query without a text nothing more is to be said
         columns = {"raw": raw, "query": canonical, "reason": reasons}
-        texts = pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()})
-        session.con.register("incoming", texts)
-        session.con.execute("INSERT INTO judged SELECT * FROM incoming")
-        session.con.unregister("incoming")
+        texts = pa.table({name: strings(column) for name, column in columns.items()})
+        session.load("incoming", texts)
+        session.con.execute("INSERT INTO judged FROM incoming")
     session.con.execute(
         """INSERT INTO new_queries
            SELECT (SELECT coalesce(max(q) + 1, 0) FROM log_queries) + row_number() OVER (ORDER BY query) - 1,
