@@ -1,7 +1,7 @@
 """Products of a few rows with weights that were packed once, by the OpenBLAS inside numpy.
 
 BLAS brings its larger factor into the order in which its kernel reads it, anew at every product. For a handful of rows
-that takes longer than the sums do, and it reads memory in strides. So the weights of a model are packed once, by
+that is a good part of the work, and it reads memory in strides. So the weights of a model are packed once, by
 OpenBLAS's own copying routine, and multiplied by its own kernel (Goto and van de Geijn, "Anatomy of high-performance
 matrix multiplication", 2008). All lie in one array, which numpy asks the system to keep in large pages.
 

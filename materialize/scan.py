@@ -217,7 +217,8 @@ class PinScan:
         elif note is not None and few is not None:
             self._found = self._compare_few(entries, note, few)
         if same is None and (few is None or not self._settled.current()):  # a run beside this one wrote meanwhile
-            self._rows = PinRows(con, self._views, wanted)  # those of the few are not all
+            if few is not None:
+                self._rows = PinRows(con, self._views, wanted)  # those of the few are not all
             self._found = self._compare_all(entries, trust_raw=trust_raw)
         self.rows, self.known = self._found.rows, self._found.known
         self.unchanged, self.still_empty = self._found.unchanged, self._found.still_empty

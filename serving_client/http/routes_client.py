@@ -39,7 +39,7 @@ def add_client_routes(app: FastAPI, service: Service) -> Answers:
 class Straight:
     """Takes requests of the client's paths straight to what answers them; all others go on as ever.
 
-    What FastAPI and Starlette do on the way would take as long as a quarter of a list of related pins.
+    What FastAPI and Starlette do on the way is much beside an answer of two milliseconds.
     """
 
     def __init__(self, app: ASGIApp, *, answers: Answers) -> None:
@@ -54,7 +54,7 @@ class Straight:
 class _ClientRoute(APIRoute):
     """Stands in the OpenAPI document as FastAPI's own routes do, and answers without them.
 
-    What FastAPI does for a request, beside checking the body, takes as long as many of these answers.
+    What FastAPI does for a request, beside checking the body, nothing here needs.
     """
 
     def __init__(self, method: Method, service: Service) -> None:
