@@ -17,6 +17,9 @@ from hypothesis import HealthCheck, given, settings
 
 from feature_repo.feast_import import unchecked
 
+settings.register_profile("untimed", deadline=None)  # a first call may import something
+settings.load_profile("untimed")
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("FEAST_USAGE", "False")
