@@ -14,6 +14,7 @@ from typing import Any
 
 from embedders.backbone import load_backbone, quiet_transformers
 from embedders.model_files import weight_files
+from embedders.model_folder import ModelFolder
 from embedders.projection import DENSE_WEIGHTS, Projection
 from embedders.tower_folder import TowerFolder, replacing
 from feature_repo.errors import UsageError
@@ -32,22 +33,38 @@ def merge_tower(folder: str | Path, out: str | Path) -> Path:
     if target.exists():
         raise UsageError(f"{out} is there already: name a folder that is not, or delete that one first.")
     tower = TowerFolder.open(folder)
-    model = load_backbone(tower, "cpu", "fp32")
-    if getattr(model, "pooler", None) is not None and not _has_pooler(tower):
+    model, projection = load_backbone(tower, "cpu", "fp32"), tower.projection()
+    return write_model(target, model, tower.base, tower.pooling, tower.max_length, tower.prompt, projection)
+
+
+def write_model(
+    target: Path,
+    model: Any,
+    base: ModelFolder,
+    pooling: str,
+    max_length: int,
+    prompt: str = "",
+    projection: Projection | None = None,
+) -> Path:
+    """Write a transformer with the tokenizer of ``base`` as a model folder; gives ``target`` back.
+
+    :param model: transformers' own, with weights of its own; in the type that it has.
+    :param pooling: ``mean`` or ``cls``.
+    """
+    if getattr(model, "pooler", None) is not None and not _has_pooler(base):
         model.pooler = None  # random numbers, which no vector reads
-    projection = tower.projection()
     with replacing(target) as building:
         with quiet_transformers():
             model.save_pretrained(building)
         for pattern in _TOKENIZER:
-            for file in tower.base.path.glob(pattern):
+            for file in base.path.glob(pattern):
                 shutil.copyfile(file, building / file.name)
-        _write(building / "sentence_bert_config.json", {"max_seq_length": tower.max_length, "do_lower_case": False})
-        if tower.prompt:
-            prompts = {"prompts": {"text": tower.prompt}, "default_prompt_name": "text"}
+        _write(building / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+        if prompt:
+            prompts = {"prompts": {"text": prompt}, "default_prompt_name": "text"}
             _write(building / "config_sentence_transformers.json", prompts)
-        pooling = {f"pooling_mode_{name}": name.startswith(tower.pooling) for name in ("cls_token", "mean_tokens")}
-        _write(building / "1_Pooling/config.json", {"word_embedding_dimension": tower.base.dimension, **pooling})
+        modes = {f"pooling_mode_{name}": name.startswith(pooling) for name in ("cls_token", "mean_tokens")}
+        _write(building / "1_Pooling/config.json", {"word_embedding_dimension": base.dimension, **modes})
         kinds = [("Transformer", ""), ("Pooling", "1_Pooling")]
         if projection is not None:
             _write_dense(building / "2_Dense", projection)
@@ -62,11 +79,11 @@ def merge_tower(folder: str | Path, out: str | Path) -> Path:
     return target
 
 
-def _has_pooler(tower: TowerFolder) -> bool:
-    """Whether the base's files hold a pooler; else transformers makes one up."""
+def _has_pooler(base: ModelFolder) -> bool:
+    """Whether the files of ``base`` hold a pooler; else transformers makes one up."""
     from safetensors import safe_open
 
-    for file in weight_files(tower.base.path):
+    for file in weight_files(base.path):
         with safe_open(str(file), framework="numpy") as weights:
             if any("pooler." in name for name in weights.keys()):  # noqa: SIM118 (no dictionary)
                 return True

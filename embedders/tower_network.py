@@ -15,7 +15,10 @@ from embedders.training_base import adapted, training_backbone
 def tower_network(
     base: str, rank: int, shared: bool, projection: NDArray[np.float32], head: RelevanceHead, pooling: str
 ) -> Any:
-    """A torch module: ``encode(role, ids, mask)`` and ``levels(query, pin, scalars)``; adapters and one head."""
+    """A torch module: ``encode(role, ids, mask)`` and ``levels(query, pin, scalars)``; backbones and one head.
+
+    :param rank: of the differences to the backbone's linear layers; 0 trains all its weights.
+    """
     import torch
 
     lora = {"r": rank, "lora_alpha": 2 * rank, "lora_dropout": 0.0}
@@ -26,7 +29,10 @@ def tower_network(
     class TowerNetwork(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.backbones = torch.nn.ModuleDict({name: adapted(training_backbone(base), lora) for name in names})
+            backbones = {name: training_backbone(base) for name in names}
+            self.backbones = torch.nn.ModuleDict(
+                {name: adapted(each, lora) if rank else each for name, each in backbones.items()}
+            )
             self.projections = torch.nn.ModuleDict()
             for name in names:
                 layer = torch.nn.Linear(projection.shape[1], projection.shape[0], bias=False)

@@ -23,6 +23,7 @@ from embedders.encoder import Encoder, load_encoder
 from embedders.evaluation.folds import query_groups
 from embedders.evaluation.pairs import PairSet
 from embedders.losses import contrastive_loss, level_loss
+from embedders.merging import write_model
 from embedders.model_folder import PACKAGED
 from embedders.optimising import Checkpoint, Optimiser, grouped
 from embedders.recipe import EncodingRecipe, choose_recipe
@@ -38,6 +39,7 @@ from feature_repo.lexical import LexicalStatistics
 from feature_repo.pin_text import PinTextTemplate
 
 Tell = Callable[[str], None]
+LOW_RANK_RATE, WHOLE_RATE = 5e-4, 5e-5
 START_PAIRS = 6_000
 """Pairs of which the first projection and head are made."""
 
@@ -54,9 +56,10 @@ class TowerTraining:
     nested: tuple[int, ...] = (256, 128, 64)
     """Prefixes that are trained to stand alone; the whole dimension is among them."""
     rank: int = 32
-    """Of the low-rank differences to every linear layer."""
+    """Of the low-rank differences to every linear layer; 0 trains all weights, and the tower holds a whole model."""
     epochs: int = 2
-    learning_rate: float = 5e-4
+    learning_rate: float | None = None
+    """None: :data:`LOW_RANK_RATE`, or :data:`WHOLE_RATE` where all weights are trained."""
     head_learning_rate: float = 2e-3
     warmup: float = 0.06
     batch_tokens: int = 4_096
@@ -71,7 +74,9 @@ class TowerTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "rank", "epochs", "batch_tokens", "checkpoint_steps"):
+        if self.rank < 0:
+            raise UsageError(f"rank must be at least 1, or 0 to train all weights, not {self.rank}.")
+        for name in ("dimension", "epochs", "batch_tokens", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.dimension not in self.nested or max(self.nested) > self.dimension or min(self.nested) < 1:
@@ -80,6 +85,11 @@ class TowerTraining:
             )
         if self.contrastive < 0:
             raise UsageError(f"The contrastive weight must not be negative, got {self.contrastive}.")
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate of the backbone."""
+        return self.learning_rate or (LOW_RANK_RATE if self.rank else WHOLE_RATE)
 
 
 def train_towers(
@@ -298,36 +308,46 @@ class _Trainer:
         return loss
 
     def _write(self, network: Any) -> dict[str, Path]:
-        from peft import get_peft_model_state_dict
-
         names = ("shared",) if self.training.shared else ("query", "pin")
-        settings = TowerSettings(
-            base=self.training.base,
-            pooling=self.pooling,
-            max_length=self.training.max_length,
-            dimension=self.training.dimension,
-            nested=tuple(sorted(self.training.nested, reverse=True)),
-        )
         for name in names:
-            backbone = network.backbones[name]
-            adapter = {
-                key: value.detach().cpu().numpy().astype(np.float16)
-                for key, value in get_peft_model_state_dict(backbone).items()
-            }
             projection = network.projections[name].weight.detach().cpu().numpy().astype(np.float16)
-            config = backbone.peft_config["default"].to_dict()
+            base, config, adapter = self._trained_part(name, network.backbones[name])
+            settings = TowerSettings(
+                base=base,
+                pooling=self.pooling,
+                max_length=self.training.max_length,
+                dimension=self.training.dimension,
+                nested=tuple(sorted(self.training.nested, reverse=True)),
+            )
             save_tower(self.folder / name, settings, config, adapter, projection)
         first, last = self.folder / names[0], self.folder / names[-1]
         return {"query": first, "pin": last}
 
+    def _trained_part(self, name: str, backbone: Any) -> tuple[str, dict[str, Any] | None, dict[str, Any] | None]:
+        """Base, adapter's configuration and adapter of a tower; without an adapter the base is what was trained."""
+        import torch
+
+        if not self.training.rank:
+            whole, base = self.folder / f"{name}-base", open_model(self.training.base).backbone
+            write_model(whole, backbone.to(torch.float16), base, self.pooling, base.max_length)
+            return str(whole.absolute()), None, None
+        from peft import get_peft_model_state_dict
+
+        adapter = {
+            key: value.detach().cpu().numpy().astype(np.float16)
+            for key, value in get_peft_model_state_dict(backbone).items()
+        }
+        return self.training.base, backbone.peft_config["default"].to_dict(), adapter
+
 
 def _groups(network: Any, training: TowerTraining) -> list[dict[str, Any]]:
-    own = [value for name, value in network.named_parameters() if "lora_" in name and value.requires_grad]
+    kind = "lora_" if training.rank else "backbones."
+    own = [value for name, value in network.named_parameters() if kind in name and value.requires_grad]
     layers = list(network.projections.parameters())
     head = [network.weights, network.bias]
     return [
-        {"params": own, "lr": training.learning_rate},
-        {"params": layers, "lr": training.learning_rate / 2},
+        {"params": own, "lr": training.rate},
+        {"params": layers, "lr": training.rate / 2 if training.rank else LOW_RANK_RATE / 2},
         {"params": head, "lr": training.head_learning_rate},
     ]
 

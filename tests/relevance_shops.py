@@ -82,7 +82,8 @@ def splits(shops):
 
 @pytest.fixture
 def none(tmp_path):
-    return argparse.Namespace(teacher=tmp_path / "none", student=tmp_path / "none", size="cpu", out=tmp_path)
+    nowhere = dict.fromkeys(("teacher", "student", "whole"), tmp_path / "none")
+    return argparse.Namespace(**nowhere, size="cpu", out=tmp_path)
 
 
 @pytest.fixture

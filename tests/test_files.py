@@ -68,6 +68,17 @@ def test_data_is_read_ahead_and_holes_are_not(
     assert read_ahead(tmp_path / "none", most) == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such call elsewhere")
+def test_the_system_is_asked_for_no_more_at_once_than_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a longer request Linux reads the first part only: 8 of 32 MB on one machine, 128 KiB on others."""
+    path = tmp_path / "file"
+    path.write_bytes(random.Random(6).randbytes(300 << 10))
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(files.os, "posix_fadvise", lambda _, start, length, __: asked.append((start, length)))
+    assert read_ahead(path, MB) == 300 << 10
+    assert asked == [(0, 128 << 10), (128 << 10, 128 << 10), (256 << 10, 44 << 10)]
+
+
 def test_only_pages_that_differ_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = random.Random(5).randbytes(3 * MB)
     source, target = tmp_path / "source", tmp_path / "target"

@@ -10,7 +10,7 @@ from benchmarks.relevance import data, train
 from benchmarks.relevance.labels import soft_labels
 from benchmarks.relevance.vectors import RememberedEncoder
 from embedders.encoder import as_stored
-from embedders.evaluation.folds import fold_key
+from embedders.evaluation.folds import fold_key, query_folds
 from embedders.evaluation.pairs import PairSet
 from feature_repo.errors import PinfeatherError
 from feature_repo.pin_text import PinFields
@@ -127,12 +127,32 @@ def test_retrieved_pairs_are_new_near_and_of_training_queries(splits, small_enco
     assert train.retrieved(side, 100, small_encoder).queries == some.queries
 
 
+def test_invented_queries_are_words_of_a_title_and_of_no_judged_fold(splits, small_encoder):
+    side = splits[0][0]
+    some = train.invented(side, 80, small_encoder)
+    assert train.invented(side, 80, small_encoder).queries == some.queries
+    assert len(set(some.queries)) == 10
+    assert not set(some.queries) & set(side.queries)
+    titles = {pin.title for pin in side.pins}
+    pairs = [(query, some.pins[pin].title) for query, pin in zip(some.queries, some.pin_of, strict=True)]
+    assert len(pairs) == len(set(zip(some.queries, some.pin_of.tolist(), strict=True))) >= 70
+    for query in set(some.queries):
+        assert any(query in title for title in titles)
+        assert any(query in title for asked, title in pairs if asked == query)
+    assert (query_folds(some.queries, data.FOLDS, data.SEED) != data.JUDGE_FOLD).all()
+    assert some.levels is None
+    with pytest.raises(PinfeatherError, match="ask for fewer"):
+        train.invented(side, 100_000, small_encoder)
+
+
 def test_the_student_learns_from_people_and_teacher_alike(splits, small_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.relevance.labels.WORK", tmp_path)
     trains = [side for side, _ in splits]
     pairs = train.distilled(trains, Oracle(), 100, small_encoder)
     judged = sum(len(side) for side in trains)
     assert judged < len(pairs) <= judged + 100
+    more = train.distilled(trains, Oracle(), 100, small_encoder, {trains[0].name: 40})
+    assert len(pairs) < len(more) <= len(pairs) + 40
     teacher = soft_labels(Oracle(), trains[0])
     assert pairs.targets[: len(trains[0])] == pytest.approx((trains[0].targets + teacher) / 2)
     assert pairs.targets[len(trains[0]) : len(trains[0]) + 5].max(axis=1) == pytest.approx(0.92)

@@ -192,7 +192,7 @@ def test_the_page_and_its_plots_are_made_of_the_reports(reports):
     low, high = row["auroc_4_ci"]
     assert f"{row['auroc_4']:.3f} [{low:.3f}, {high:.3f}]" in page
     assert "not run: no weights here" in page
-    assert "| all | 4.5 | 7.5 |" in page
+    assert "| all of these | 4.5 | 7.5 |" in page
     assert "nan" not in page.lower().replace("distill", "")
     for name in render.PICTURES:
         path = draw(name, json.loads((reports / f"relevance_{name}.json").read_text()), reports / "plots")
@@ -224,7 +224,7 @@ def test_what_is_trained_gets_rows_and_is_not_trained_again(splits, small_encode
     for module in ("labels", "vectors"):
         monkeypatch.setattr(f"benchmarks.relevance.{module}.WORK", tmp_path)
     base = str(tiny_base(tmp_path / "base"))
-    folders = (tmp_path / "teacher", tmp_path / "student")
+    folders = tuple(tmp_path / name for name in ("teacher", "student", "whole"))
     recipe = (
         CrossSettings(base=base, max_length=48),
         TeacherTraining(epochs=1, prior=None, held_back=0.2),
@@ -234,10 +234,10 @@ def test_what_is_trained_gets_rows_and_is_not_trained_again(splits, small_encode
     )
     trains = [side for side, _ in splits]
     took = train.trained(trains, *folders, *recipe)
-    assert list(took) == ["teacher", "labels", "student"]
-    assert train.trained(trains, *folders, *recipe) == {}
-    options = argparse.Namespace(teacher=folders[0], student=folders[1])
+    assert list(took) == ["teacher", "labels", "student", "whole"]
+    assert train.trained(trains, *folders, *recipe) == took
+    options = argparse.Namespace(teacher=folders[0], student=folders[1], whole=folders[2])
     found = backbones.table(splits, options, small_encoder, samples=20)
     scorers = [row["scorer"] for row in found["rows"] if row["dataset"] == "homedepot"]
-    assert scorers == ["BM25", "zero-shot", "student v1", backbones.TAUGHT, "student v2", "teacher"]
-    assert [one["student"] for one in found["kept"]] == [backbones.V1, backbones.TAUGHT, backbones.V2] * 2
+    assert scorers == ["BM25", "zero-shot", backbones.V1, backbones.TAUGHT, backbones.V2, backbones.WHOLE, "teacher"]
+    assert [one["student"] for one in found["kept"]] == 2 * scorers[2:-1]

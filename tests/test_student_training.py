@@ -1,6 +1,7 @@
 """Students trained as a whole: towers of a tiny transformer, separate or shared, and what the head has seen missing."""
 
 import dataclasses
+import shutil
 from importlib.util import find_spec
 
 import numpy as np
@@ -77,6 +78,30 @@ def test_towers_learn_what_the_words_do_not_say(base, students, shared):
     pairs, before = judged(), load_encoder(base, "cpu", max_length=32)
     assert tower_gap(pairs, query, pin) > tower_gap(pairs, before, before) + 0.1
     assert sorted(path.name for path in folder.iterdir()) == ["False", "True"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_towers_of_rank_0_are_whole_models_in_the_bundle(base, tmp_path, shared):
+    pairs = judged()
+    student = train_student_bundle(
+        pairs,
+        tmp_path / "student",
+        towers=fast(base, rank=0, learning_rate=2e-3, shared=shared),
+        dropout=0.0,
+        device="cpu",
+    )
+    places = set(student.towers.values())
+    assert len(places) == (1 if shared else 2)
+    for place in places:
+        assert (place / "base/model.safetensors").is_file()
+        assert not (place / "adapter_model.safetensors").exists()
+    shutil.move(tmp_path / "student", tmp_path / "moved")
+    moved = StudentBundle.load(tmp_path / "moved")
+    query, pin = (moved.encoder(role, "cpu") for role in ("query", "pin"))
+    before = load_encoder(base, "cpu", max_length=32)
+    assert query.dimension == 16
+    assert tower_gap(pairs, query, pin) > tower_gap(pairs, before, before) + 0.1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved"]
 
 
 def test_an_interrupted_training_of_towers_goes_on_to_the_same_vectors(base, tmp_path):
@@ -165,6 +190,8 @@ def test_targets_mix_what_people_and_teacher_say():
 def test_what_cannot_be_trained_is_refused(base, tmp_path):
     with pytest.raises(UsageError, match="Nested dimensions"):
         TowerTraining(dimension=16, nested=(32, 16))
+    with pytest.raises(UsageError, match="0 to train all weights, not -1"):
+        TowerTraining(rank=-1)
     with pytest.raises(UsageError, match="more than the 32"):
         wide = fast(base, dimension=64, nested=(64,))
         train_towers(judged(), tmp_path / "t", DEFAULT_TEMPLATE, fit_statistics(judged()), wide, "cpu")

@@ -6,7 +6,8 @@ Run from the checkout's root (about 5 minutes on 2 cores without the teacher, 10
 
 BM25 and the cosine of the packaged model are not trained; student v1 is the head over frozen vectors and lexical
 features, fitted on all human labels of the training folds, or on the teacher's labels of the same pairs (kept in
-``build/relevance/labels``); student v2 and the teacher were trained on the same folds and lie in the folders.
+``build/relevance/labels``); the students v2 (towers as low-rank differences, and with all weights trained) and the
+teacher were trained on the same folds and lie in the folders.
 ``--backbone FOLDER_OR_ID``, any number of times, trains a teacher on it here first (once; it stays in
 ``build/relevance``). Larger weights were not at hand: their rows hold no figure.
 """
@@ -42,7 +43,7 @@ from embedders.evaluation.pairs import PairSet
 
 BASES = ("BM25", "zero-shot")
 FIGURES = ("ndcg@20", "precision@8", "accuracy", "auroc_3", "auroc_4", "auroc_5")
-V1, TAUGHT, V2 = "student v1", "student v1, teacher's labels", "student v2"
+V1, TAUGHT, V2, WHOLE = "student v1", "student v1, teacher's labels", "student v2", "student v2, all weights"
 NOT_RUN = (
     {"name": "XLM-R base, XLM-R large", "why": "no weights here; the code path is tested on a tiny random one"},
     {"name": "mBERT, DeBERTa", "why": "no weights here; the code path is tested on a tiny random BERT"},
@@ -72,7 +73,7 @@ def table(
         rows += new
         measured = measured_answers(judge, answers, samples)
         if "teacher" in measured:
-            for student in (name for name in (V1, TAUGHT, V2) if name in measured):
+            for student in (name for name in (V1, TAUGHT, V2, WHOLE) if name in measured):
                 share = share_kept(measured, student, "teacher", "zero-shot")
                 kept.append({"dataset": judge.name, "student": student, **share})
     return {"rows": rows, "kept": kept, "not_run": list(NOT_RUN)}
@@ -102,8 +103,9 @@ def _trained(options: argparse.Namespace, others: Mapping[str, Path], prepared: 
 
         labels = soft_labels(Teacher.load(options.teacher), prepared.train)
         answers.append(fitted_head(TAUGHT, prepared.train_features, labels, prepared.judge_features))
-    if options.student.is_dir():
-        answers.append(bundle_answer(V2, options.student, judge))
+    for name, folder in ((V2, options.student), (WHOLE, options.whole)):
+        if folder.is_dir():
+            answers.append(bundle_answer(name, folder, judge))
     if options.teacher.is_dir():
         answers.append(teacher_answer(options.teacher, judge))
     return answers

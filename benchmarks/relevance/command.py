@@ -14,7 +14,7 @@ SIZES = ("cpu", "full")
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
-    """``--size``, ``--teacher``, ``--student``, ``--out``."""
+    """``--size``, ``--teacher``, ``--student``, ``--whole``, ``--out``."""
     out = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument(
         "--size", choices=SIZES, default="cpu", help="cpu: minutes on 2 cores; full: all pairs, made for a GPU"
@@ -24,6 +24,9 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     )
     out.add_argument(
         "--student", type=Path, default=WORK / "student", help="bundle of a trained student; left out if not there"
+    )
+    out.add_argument(
+        "--whole", type=Path, default=WORK / "student-whole", help="the same with all weights of its towers trained"
     )
     out.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
     return out

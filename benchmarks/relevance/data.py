@@ -59,6 +59,11 @@ def split(name: str) -> tuple[PairSet, PairSet]:
     return pairs.subset(~judges), pairs.subset(judges)
 
 
+def may_train(query: str) -> bool:
+    """Whether a query that is in neither set would be on the training side."""
+    return bool(query_folds([query], FOLDS, SEED)[0] != JUDGE_FOLD)
+
+
 def of_queries(pairs: PairSet, size: int, seed: int = 0) -> PairSet:
     """About ``size`` pairs, see :func:`rows_of_queries`."""
     return pairs.subset(rows_of_queries(pairs.queries, size, seed))

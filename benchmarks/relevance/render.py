@@ -79,10 +79,14 @@ def _size(row: Row) -> str:
 
 
 def _training(report: Report) -> str:
-    stages = {name: report[name] for name in ("teacher", "labels", "student") if name in report}
-    lines = [[name, *_minutes(one), f"{one['pairs']:,}"] for name, one in stages.items()]
-    total = {key: sum(one[key] for one in stages.values()) for key in ("seconds", "processor_seconds")}
-    return markdown(["stage", "minutes", "of processors", "pairs"], [*lines, ["all", *_minutes(total), ""]])
+    stages = {name: report[name] for name in ("teacher", "labels", "student", "whole") if name in report}
+    lines = {name: [name, *_minutes(one), f"{one['pairs']:,}"] for name, one in stages.items()}
+    used = [one for name, one in stages.items() if name != "whole"]
+    total = {key: sum(one[key] for one in used) for key in ("seconds", "processor_seconds")}
+    rows = [lines[name] for name in lines if name != "whole"] + [["all of these", *_minutes(total), ""]]
+    if "whole" in lines:
+        rows.append(["student, all weights", *lines["whole"][1:]])
+    return markdown(["stage", "minutes", "of processors", "pairs"], rows)
 
 
 def _minutes(one: Mapping[str, Any]) -> list[str]:

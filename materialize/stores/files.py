@@ -131,6 +131,10 @@ def shadow_tree(source: Path, target: Path) -> None:
             copy_sparse(entry, target / entry.name, durable=False)
 
 
+_AT_ONCE = 128 << 10
+"""Linux reads no more for one request to read ahead than the device's own limit, and says nothing: often 128 KiB."""
+
+
 def read_ahead(path: Path, most: int) -> int:
     """Ask the system to read the first ``most`` bytes of data of a file into memory; how many that are.
 
@@ -144,7 +148,8 @@ def read_ahead(path: Path, most: int) -> int:
         size = os.fstat(fd).st_size
         while asked < most and (start := _next_data(fd, position, size)) < size:
             position = min(_next_hole(fd, start, size), start + most - asked)
-            os.posix_fadvise(fd, start, position - start, os.POSIX_FADV_WILLNEED)
+            for part in range(start, position, _AT_ONCE):
+                os.posix_fadvise(fd, part, min(_AT_ONCE, position - part), os.POSIX_FADV_WILLNEED)
             asked += position - start
     return asked
 

@@ -44,10 +44,18 @@ def train_command() -> None:
 @click.option(
     "--dimension", type=click.IntRange(1), show_envvar=True, help="Of the towers; default 256, with 128 and 64."
 )
-@click.option("--rank", type=click.IntRange(1), show_envvar=True, help="Of the low-rank differences; default 32.")
+@click.option(
+    "--rank",
+    type=click.IntRange(0),
+    show_envvar=True,
+    help="Of the low-rank differences; default 32. 0 trains all weights: the bundle holds a whole model then.",
+)
 @click.option("--epochs", type=click.IntRange(1), show_envvar=True, help="Of the towers; default 2.")
 @click.option(
-    "--learning-rate", type=FiniteRange(0, min_open=True), show_envvar=True, help="Of the towers; default 5e-4."
+    "--learning-rate",
+    type=FiniteRange(0, min_open=True),
+    show_envvar=True,
+    help="Of the towers; default 5e-4, with --rank 0 5e-5.",
 )
 @click.option("--contrastive", type=FiniteRange(0), show_envvar=True, help="Weight of the in-batch term; default 0.1.")
 @click.option(
