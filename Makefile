@@ -73,10 +73,11 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	  || echo "benchmarks.retrieval: not run (no data; see its first lines)"
 
 results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/results.md (hours on 2 cores; never timed as one run)
-	@test -d build/relevance/student || $(BIN)/python -m benchmarks.relevance.train
+	@test -d build/relevance/student-whole || $(BIN)/python -m benchmarks.relevance.train
 	$(BIN)/python -m benchmarks.relevance.backbones
 	$(BIN)/python -m benchmarks.relevance.sources
 	$(BIN)/python -m benchmarks.relevance.distillation
+	$(BIN)/python -m benchmarks.relevance.amounts
 	$(BIN)/python -m benchmarks.relevance.languages
 	$(BIN)/python -m benchmarks.relevance.features
 	$(BIN)/python -m benchmarks.relevance.render

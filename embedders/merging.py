@@ -56,6 +56,7 @@ def write_model(
     with replacing(target) as building:
         with quiet_transformers():
             model.save_pretrained(building)
+        _keep_dropout(building, base)
         for pattern in _TOKENIZER:
             for file in base.path.glob(pattern):
                 shutil.copyfile(file, building / file.name)
@@ -77,6 +78,12 @@ def write_model(
         ]
         _write(building / "modules.json", modules)
     return target
+
+
+def _keep_dropout(target: Path, base: ModelFolder) -> None:
+    """Have the configuration say the dropout of ``base``: training switched it off for itself."""
+    config, former = (json.loads((folder / "config.json").read_text("utf-8")) for folder in (target, base.path))
+    _write(target / "config.json", config | {key: former[key] for key in config if "dropout" in key and key in former})
 
 
 def _has_pooler(base: ModelFolder) -> bool:

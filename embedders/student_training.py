@@ -166,5 +166,5 @@ def _described(
         "source": pairs.source or pairs.name,
         "seed": seed,
         "dropout": dropout,
-        "towers": asdict(towers) if towers else None,
+        "towers": asdict(replace(towers, learning_rate=towers.rate)) if towers else None,
     }

@@ -267,7 +267,7 @@ def save_tower(
 
     target = Path(folder).expanduser().absolute()
     settings.check("The tower")
-    base = _base_folder(target, settings.base)
+    base = tower_base(settings.base, target)
     settings = replace(settings, base_fingerprint=base.fingerprint())
     files: dict[str, bytes] = {}
     if (adapter is None) != (adapter_config is None):
@@ -333,10 +333,15 @@ def _copy_files(folder: AnyModel, target: Path) -> None:
         shutil.copyfile(folder.path / file, target / file)
 
 
-def _base_folder(folder: Path, base: str) -> ModelFolder:
+def tower_base(base: str, folder: Path | None = None) -> ModelFolder:
+    """The model that a tower is to stand on.
+
+    :param base: ``packaged`` or a model folder, absolute or relative to ``folder``.
+    :raises ModelFolderError: if it is a tower itself, or ends in a linear layer, or puts a prompt before every text.
+    """
     if base == PACKAGED:
         return ModelFolder.open(PACKAGED)
-    path = Path(os.path.normpath(folder / base))  # the folder itself need not be there yet
+    path = Path(os.path.normpath((folder or Path.cwd()) / base))  # the folder itself need not be there yet
     if (path / TOWER).is_file():
         raise ModelFolderError(
             f"The base {path} is a tower itself: merge it first (`pinfeather export tower --merged`)."
@@ -351,7 +356,7 @@ def _base_folder(folder: Path, base: str) -> ModelFolder:
 
 
 def _open_base(folder: Path, settings: TowerSettings) -> ModelFolder:
-    base = _base_folder(folder, settings.base)
+    base = tower_base(settings.base, folder)
     found = base.fingerprint()
     if found != settings.base_fingerprint:
         raise ModelFolderError(

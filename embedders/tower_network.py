@@ -29,10 +29,10 @@ def tower_network(
     class TowerNetwork(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            backbones = {name: training_backbone(base) for name in names}
-            self.backbones = torch.nn.ModuleDict(
-                {name: adapted(each, lora) if rank else each for name, each in backbones.items()}
-            )
+            self.backbones = torch.nn.ModuleDict()
+            for name in names:  # one after the other: loading and drawing the adapter take the same random numbers
+                backbone = training_backbone(base)
+                self.backbones[name] = adapted(backbone, lora) if rank else backbone
             self.projections = torch.nn.ModuleDict()
             for name in names:
                 layer = torch.nn.Linear(projection.shape[1], projection.shape[0], bias=False)

@@ -9,6 +9,7 @@ afterwards on the stored vectors (:func:`embedders.student.train_head`).
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,8 +31,9 @@ from embedders.recipe import EncodingRecipe, choose_recipe
 from embedders.relevance import SCALAR_NAMES
 from embedders.student import RelevanceHead, train_head
 from embedders.tokens import TextTokenizer
-from embedders.tower_folder import TowerSettings, open_model, save_tower
+from embedders.tower_folder import TowerSettings, open_model, save_tower, tower_base
 from embedders.tower_network import tower_network
+from embedders.tower_start import Projected, Silent
 from embedders.training import encoded, pair_features
 from embedders.training_base import base_fingerprint
 from feature_repo.errors import PinfeatherError, UsageError
@@ -83,13 +85,17 @@ class TowerTraining:
             raise UsageError(
                 f"Nested dimensions {list(self.nested)} must lie between 1 and {self.dimension} and hold it."
             )
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise UsageError(f"The learning rate must be above 0, got {self.learning_rate}.")
         if self.contrastive < 0:
             raise UsageError(f"The contrastive weight must not be negative, got {self.contrastive}.")
 
     @property
     def rate(self) -> float:
         """The peak learning rate of the backbone."""
-        return self.learning_rate or (LOW_RANK_RATE if self.rank else WHOLE_RATE)
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LOW_RANK_RATE if self.rank else WHOLE_RATE
 
 
 def train_towers(
@@ -106,7 +112,7 @@ def train_towers(
 ) -> dict[str, Path]:
     """Train towers on pairs with targets and write tower folders; an interrupted training goes on where it was.
 
-    :param folder: gets ``shared``, or ``query`` and ``pin``.
+    :param folder: gets ``shared``, or ``query`` and ``pin``; with rank 0 the model of each, too: ``shared-base``.
     :param tell: called with words about the progress.
     :param without: sources whose tokens and rates count as missing.
     :param keep: keep the state of the last step, so that the same call gives the towers again without training;
@@ -114,6 +120,7 @@ def train_towers(
     :returns: the tower folder of ``query`` and of ``pin``, which are one if they are shared.
     :raises PinfeatherError: for pairs without targets or without any text.
     :raises UsageError: for settings that do not fit, or without PEFT.
+    :raises ModelFolderError: for a base that is a tower, or has a last linear layer or a prompt of its own.
     """
     training, folder = training or TowerTraining(), Path(folder)
     recipe, tell = choose_recipe(device, precision), tell or (lambda _: None)
@@ -148,6 +155,8 @@ class _Trainer:
         base = Path(training.base).expanduser()
         if base.is_dir():
             training = replace(training, base=str(base.absolute()))
+        tower_base(training.base)
+        training = replace(training, learning_rate=training.rate)
         self.training, self.folder, self.tell = training, folder, tell
         self.recipe, self.without = recipe, tuple(without)
         self.targets = pairs.require_targets().astype(np.float32)
@@ -198,7 +207,7 @@ class _Trainer:
         self, pairs: PairSet, template: PinTextTemplate, statistics: LexicalStatistics, encoder: Encoder
     ) -> tuple[NDArray[np.float32], RelevanceHead]:
         """Scalar features of all pairs [n, S] (those of the towers NaN), and a head fitted on the sample."""
-        projected = _Projected(encoder, self.projection)
+        projected = Projected(encoder, self.projection)
         nothing = np.full((len(pairs.pins), projected.dimension), np.nan, np.float32)
         for pin, vector in self._base.items():
             nothing[pin] = projected.project(vector[None])[0]
@@ -210,7 +219,7 @@ class _Trainer:
             known.matrix, self.targets[sample], known.names, None, self.training.seed, product_penalty=1e3
         )
         flat = replace(pairs, pin_vectors=np.full((len(pairs.pins), 1), np.nan, np.float32))
-        whole = pair_features(flat, _Silent(self.recipe), template, statistics, without=self.without)
+        whole = pair_features(flat, Silent(self.recipe), template, statistics, without=self.without)
         return whole.matrix[:, : len(SCALAR_NAMES)], head
 
     def _identity(self) -> str:
@@ -328,9 +337,15 @@ class _Trainer:
         import torch
 
         if not self.training.rank:
-            whole, base = self.folder / f"{name}-base", open_model(self.training.base).backbone
-            write_model(whole, backbone.to(torch.float16), base, self.pooling, base.max_length)
-            return str(whole.absolute()), None, None
+            whole, base = self.folder / f"{name}-base", tower_base(self.training.base)
+            for named, value in backbone.to(torch.float16).named_parameters():
+                if not torch.isfinite(value).all():
+                    raise PinfeatherError(
+                        f"{named} of the {name} tower is too large for half precision: train with a lower learning "
+                        "rate, or take low-rank differences (rank 1 or more)."
+                    )
+            write_model(whole, backbone, base, self.pooling, base.max_length)
+            return f"../{whole.name}", None, None
         from peft import get_peft_model_state_dict
 
         adapter = {
@@ -362,31 +377,3 @@ def _padded(ids: Sequence[NDArray[np.int64]], pad_id: int, device: str) -> tuple
         padded[place, : len(row)] = row
         mask[place, : len(row)] = 1
     return torch.from_numpy(padded).to(device), torch.from_numpy(mask).to(device)
-
-
-class _Projected:
-    """An encoder's vectors through a projection."""
-
-    def __init__(self, encoder: Encoder, projection: NDArray[np.float32]) -> None:
-        self._encoder, self._projection = encoder, projection
-        self.dimension, self.fingerprint, self.recipe = len(projection), encoder.fingerprint, encoder.recipe
-
-    def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Unit vectors [n, dimension]."""
-        out = vectors @ self._projection.T
-        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
-
-    def encode(self, texts: Sequence[str], progress: Any = None) -> NDArray[np.float32]:
-        """As :meth:`embedders.encoder.Encoder.encode`."""
-        return self.project(self._encoder.encode(texts, progress))
-
-
-class _Silent:
-    """Where only the features of words are asked for: vectors of one component that say nothing."""
-
-    def __init__(self, recipe: EncodingRecipe) -> None:
-        self.dimension, self.fingerprint, self.recipe = 1, "", recipe
-
-    def encode(self, texts: Sequence[str], progress: Any = None) -> NDArray[np.float32]:
-        """NaN."""
-        return np.full((len(texts), 1), np.nan, np.float32)

@@ -87,7 +87,8 @@ def cli() -> None:
       pinfeather init my_repo              a repository of your own
       pinfeather COMMAND --help            options, environment variables, examples
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with rejected rows. With --json, stdout holds data only.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with rejected rows, pins or images,
+    130 interrupted at a clean point. With --json, stdout holds data only.
     """
 
 

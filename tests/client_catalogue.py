@@ -48,7 +48,7 @@ class WordEncoder:
     def encode(self, texts, progress=None):
         self.encoded.extend(texts)
         rows = np.stack([sum((direction(word) for word in words(text.lower())), np.zeros(384)) for text in texts])
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 class SwitchingEncoder(WordEncoder):

@@ -16,8 +16,8 @@ from materialize.stores.edge_collection import EdgeCollection
 from materialize.stores.publication import Writer
 
 
-class Killed(BaseException):
-    """As a kill leaves things: nobody handles it."""
+class Killed(SystemExit):
+    """As a kill leaves things: nobody handles it, and what the engine raises is told from it."""
 
 
 class Seam(NamedTuple):

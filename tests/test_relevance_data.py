@@ -143,6 +143,9 @@ def test_invented_queries_are_words_of_a_title_and_of_no_judged_fold(splits, sma
     assert some.levels is None
     with pytest.raises(PinfeatherError, match="ask for fewer"):
         train.invented(side, 100_000, small_encoder)
+    few = PairSet.from_rows("few", ["oak"] * 15, [PinFields(title=f"oak {row}") for row in range(15)], [5] * 15)
+    with pytest.raises(PinfeatherError, match="few has 15 products: at least 16"):
+        train.invented(few, 8, small_encoder)
 
 
 def test_the_student_learns_from_people_and_teacher_alike(splits, small_encoder, tmp_path, monkeypatch):

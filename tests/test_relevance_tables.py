@@ -10,6 +10,7 @@ from relevance_shops import Oracle
 from tower_models import tiny_base
 
 from benchmarks.relevance import (
+    amounts,
     backbones,
     data,
     distillation,
@@ -22,9 +23,11 @@ from benchmarks.relevance import (
 )
 from benchmarks.relevance.plots import draw
 from benchmarks.relevance.scorers import Answer, judged_rows, measured_answers, share_kept
+from embedders.bundle import StudentBundle
 from embedders.cross_model import CrossSettings
 from embedders.evaluation.pairs import PairSet
 from embedders.relevance import feature_names
+from embedders.teacher import Teacher
 from embedders.teacher_training import TeacherTraining
 from embedders.tower_training import TowerTraining
 from feature_repo.errors import PinfeatherError
@@ -159,12 +162,14 @@ def reports(splits, captions, small_encoder, none, tmp_path, monkeypatch):
     shown = sources.human_table(*splits[0], None, small_encoder, samples=20)
     steps = [{**row, "added": added, "sources": 1} for added in ("caption", "title") for row in shown[:3]]
     stage = {"seconds": 90, "processor_seconds": 150, "pairs": 1200}
+    few = distillation.table(splits, Oracle(), 80, small_encoder, (1,), (0,), samples=20)
     contents = {
         "training": {"teacher": stage, "labels": stage, "student": stage},
         "backbones": backbones.table(splits, none, small_encoder, samples=20),
         "sources": {"rows": shown, "generated": {"pins": 60, "rows": steps}},
         "distillation": distillation.table(splits, Oracle(), 40, small_encoder, (1, 3), (0,), samples=20),
-        "distillation_small": distillation.table(splits, Oracle(), 80, small_encoder, (1,), (0,), samples=20),
+        "distillation_small": few,
+        "amounts": {**few, "rows": [row for row in few["rows"] if not row["scorer"].startswith("human")]},
         "languages": languages.table(languages_data.load(12), None, small_encoder, samples=20),
         "features": features.table(splits, small_encoder, samples=20),
     }
@@ -237,6 +242,13 @@ def test_what_is_trained_gets_rows_and_is_not_trained_again(splits, small_encode
     assert list(took) == ["teacher", "labels", "student", "whole"]
     assert train.trained(trains, *folders, *recipe) == took
     options = argparse.Namespace(teacher=folders[0], student=folders[1], whole=folders[2])
+    pairs = train.distilled(trains, Teacher.load(folders[0]), 40, small_encoder)
+    given = (splits, Teacher.load(folders[0]), pairs, folders[1], recipe[2], tmp_path, 50, {1: 2}, small_encoder)
+    grown = amounts.table(*given, samples=20)["rows"]
+    assert [row["scorer"] for row in grown[:2]] == ["distilled 1x", f"distilled {round(len(pairs) / 50)}x"]
+    assert 0 < grown[0]["train_pairs"] <= 50 < grown[1]["train_pairs"] == len(pairs)
+    assert "distilled 1x" in grown[1]["minus"]
+    assert StudentBundle.load(tmp_path / "student-50").manifest.training["towers"]["epochs"] == 2
     found = backbones.table(splits, options, small_encoder, samples=20)
     scorers = [row["scorer"] for row in found["rows"] if row["dataset"] == "homedepot"]
     assert scorers == ["BM25", "zero-shot", backbones.V1, backbones.TAUGHT, backbones.V2, backbones.WHOLE, "teacher"]

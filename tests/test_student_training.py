@@ -1,8 +1,10 @@
 """Students trained as a whole: towers of a tiny transformer, separate or shared, and what the head has seen missing."""
 
 import dataclasses
+import json
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from embedders.encoder import load_encoder
 from embedders.evaluation.metrics import expected_level
 from embedders.evaluation.pairs import PairSet
 from embedders.losses import contrastive_loss, level_loss
+from embedders.model_files import ModelFolderError
 from embedders.relevance import SCALAR_NAMES
 from embedders.student_training import mixed, together, train_student_bundle
 from embedders.tower_training import TowerTraining, train_towers
@@ -95,6 +98,7 @@ def test_towers_of_rank_0_are_whole_models_in_the_bundle(base, tmp_path, shared)
     for place in places:
         assert (place / "base/model.safetensors").is_file()
         assert not (place / "adapter_model.safetensors").exists()
+    assert student.manifest.training["towers"]["learning_rate"] == 2e-3
     shutil.move(tmp_path / "student", tmp_path / "moved")
     moved = StudentBundle.load(tmp_path / "moved")
     query, pin = (moved.encoder(role, "cpu") for role in ("query", "pin"))
@@ -102,6 +106,45 @@ def test_towers_of_rank_0_are_whole_models_in_the_bundle(base, tmp_path, shared)
     assert query.dimension == 16
     assert tower_gap(pairs, query, pin) > tower_gap(pairs, before, before) + 0.1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved"]
+
+
+def test_whole_towers_move_together_with_their_base(base, tmp_path):
+    pairs = judged(16)
+    how = fast(base, rank=0, epochs=1, learning_rate=None)
+    places = train_towers(pairs, tmp_path / "towers", DEFAULT_TEMPLATE, fit_statistics(pairs), how, "cpu")
+    vectors = load_encoder(places["pin"], "cpu").encode(["oak lamp"])
+    shutil.move(tmp_path / "towers", tmp_path / "moved")
+    np.testing.assert_array_equal(load_encoder(tmp_path / "moved/shared", "cpu").encode(["oak lamp"]), vectors)
+    config = json.loads((tmp_path / "moved/shared-base/config.json").read_text())
+    former = json.loads((Path(base) / "config.json").read_text())
+    assert config["hidden_dropout_prob"] == former["hidden_dropout_prob"] > 0  # training switched it off for itself
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_base_that_a_tower_cannot_stand_on_is_refused_before_training(base, tmp_path, rank):
+    asking = Path(shutil.copytree(base, tmp_path / "asking"))
+    prompts = {"prompts": {"text": "query: "}, "default_prompt_name": "text"}
+    (asking / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    pairs, told = judged(16), []
+    statistics = fit_statistics(pairs)
+    how = fast(str(asking), rank=rank)
+    with pytest.raises(ModelFolderError, match="prompt before every text"):
+        train_towers(pairs, tmp_path / "t", DEFAULT_TEMPLATE, statistics, how, "cpu", tell=told.append)
+    assert told == []
+    assert not (tmp_path / "t").exists()
+
+
+def test_weights_beyond_half_precision_are_refused(base, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    large = Path(shutil.copytree(base, tmp_path / "large"))
+    weights = load_file(large / "model.safetensors")
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name][5, 5] = 1e5
+    save_file(weights, large / "model.safetensors", {"format": "pt"})
+    pairs, how = judged(16), fast(str(large), rank=0, epochs=1, learning_rate=1e-4)
+    with pytest.raises(PinfeatherError, match=r"word_embeddings.*too large for half precision: train with a lower"):
+        train_towers(pairs, tmp_path / "t", DEFAULT_TEMPLATE, fit_statistics(pairs), how, "cpu")
 
 
 def test_an_interrupted_training_of_towers_goes_on_to_the_same_vectors(base, tmp_path):
@@ -192,6 +235,10 @@ def test_what_cannot_be_trained_is_refused(base, tmp_path):
         TowerTraining(dimension=16, nested=(32, 16))
     with pytest.raises(UsageError, match="0 to train all weights, not -1"):
         TowerTraining(rank=-1)
+    for rate in (0.0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match=f"above 0, got {rate}"):
+            TowerTraining(learning_rate=rate)
+    assert (TowerTraining().rate, TowerTraining(rank=0).rate) == (5e-4, 5e-5)
     with pytest.raises(UsageError, match="more than the 32"):
         wide = fast(base, dimension=64, nested=(64,))
         train_towers(judged(), tmp_path / "t", DEFAULT_TEMPLATE, fit_statistics(judged()), wide, "cpu")

@@ -1,4 +1,4 @@
-"""What the five commands share: their options, and how a report is saved."""
+"""What the commands share: their options, and how a report is saved."""
 
 from __future__ import annotations
 

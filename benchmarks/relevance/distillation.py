@@ -20,7 +20,7 @@ stays in ``build/relevance``), and labels the rest, up to 10x. Another 10 minute
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,17 +133,22 @@ def table(
                 amounts[name] = round(used[factor])
         extra = [*baselines(each), Answer("teacher", soft_labels(teacher, each.judge))]
         measured |= measured_answers(each.judge, extra, samples)
-        new = [
-            {
-                **as_row(each.judge.name, name, one),
-                "train_pairs": amounts.get(name),
-                "minus": {BASE: compare(one, measured[BASE])} if name != BASE else {},
-            }
-            for name, one in measured.items()
-        ]
+        new = amount_rows(each.judge.name, measured, amounts)
         tell(new, FIGURES)
         rows += new
     return {"x": x, "seeds": list(seeds), "pool": len(pool.levels), "rows": rows}
+
+
+def amount_rows(dataset: str, measured: Mapping[str, Measured], amounts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A row for each scorer with the pairs it learnt from, None where these do not count, and ``minus`` 1x."""
+    return [
+        {
+            **as_row(dataset, name, one),
+            "train_pairs": amounts.get(name),
+            "minus": {BASE: compare(one, measured[BASE])} if name != BASE else {},
+        }
+        for name, one in measured.items()
+    ]
 
 
 def mean(measured: Sequence[Measured]) -> Measured:

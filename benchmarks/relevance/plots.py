@@ -1,4 +1,4 @@
-"""The five tables as pictures, one each: ``docs/plots/relevance_<table>.png``."""
+"""The tables as pictures, one each: ``docs/plots/relevance_<table>.png``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def draw(name: str, report: Report, folder: Path) -> Path:
         "sources": _sources,
         "distillation": _distillation,
         "distillation_small": _distillation,
+        "amounts": _distillation,
         "languages": _languages,
         "features": _features,
     }
@@ -106,7 +107,8 @@ def _distillation(plt: Any, report: Report) -> Any:
     figure, cells = _grid(plt, report, 3.2)
     for dataset, rows, key, axes in cells:
         for kind, colour in (("distilled", BLUE), ("human", ORANGE)):
-            shown = [row for row in rows if row["scorer"].startswith(f"{kind} ")]
+            if not (shown := [row for row in rows if row["scorer"].startswith(f"{kind} ")]):
+                continue
             _curve(axes, [row["train_pairs"] for row in shown], shown, key, colour, f"{kind} labels")
         for row in rows:
             if row["train_pairs"] is None and row["scorer"] != "BM25":

@@ -1,6 +1,6 @@
 """The tables and plots of docs/results.md out of the JSON in benchmarks/results: no number there is typed by hand.
 
-Run from the checkout's root, after any of the five commands (a second; ``--check`` only says whether the page is old):
+Run from the checkout's root, after any of the commands (a second; ``--check`` only says whether the page is old):
 
     .venv/bin/python -m benchmarks.relevance.render
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "sources": "sources",
     "distillation": "distillation",
     "distillation_small": "distillation --small",
+    "amounts": "amounts",
     "languages": "languages",
     "features": "features",
 }
@@ -83,7 +84,8 @@ def _training(report: Report) -> str:
     lines = {name: [name, *_minutes(one), f"{one['pairs']:,}"] for name, one in stages.items()}
     used = [one for name, one in stages.items() if name != "whole"]
     total = {key: sum(one[key] for one in used) for key in ("seconds", "processor_seconds")}
-    rows = [lines[name] for name in lines if name != "whole"] + [["all of these", *_minutes(total), ""]]
+    rows = [lines[name] for name in lines if name != "whole"]
+    rows += [["all of these", *_minutes(total), ""]] if len(used) == 3 else []
     if "whole" in lines:
         rows.append(["student, all weights", *lines["whole"][1:]])
     return markdown(["stage", "minutes", "of processors", "pairs"], rows)
@@ -160,22 +162,29 @@ def _minus_both(row: Row) -> str:
 
 
 def _distillation(report: Report) -> str:
-    parts = [f"x is {report['x']:,} pairs; means of {len(report['seeds'])} draws."]
+    draws = len(report["seeds"])
+    parts = [f"x is {report['x']:,} pairs; {f'means of {draws} draws' if draws > 1 else 'one draw'}."]
     for dataset in _datasets(report):
         rows = {row["scorer"]: row for row in _of(report, dataset)}
         factors = [name.removeprefix("distilled ") for name in rows if name.startswith("distilled ")]
         parts.append(f"**{_size(next(iter(rows.values())))}**")
+        head = ["amount", "pairs", "nDCG@20", "AUROC 4+", "nDCG@20 minus 1x", "AUROC 4+ minus 1x"]
+        beside = "human 1x" in rows
         lines = []
         for factor in factors:
-            soft, hard = rows[f"distilled {factor}"], rows[f"human {factor}"]
-            cells = [figure(soft, "ndcg@20"), figure(soft, "auroc_4"), difference(soft, "distilled 1x", "auroc_4")]
-            lines.append([factor, f"{soft['train_pairs']:,}", *cells, figure(hard, "auroc_4")])
-        head = ["amount", "pairs", "nDCG@20", "AUROC 4+", "AUROC 4+ minus 1x", "as many human labels: AUROC 4+"]
-        parts.append(markdown(head, lines))
+            soft = rows[f"distilled {factor}"]
+            figures = [cell(soft, key) for cell in (figure, _minus_1x) for key in ("ndcg@20", "auroc_4")]
+            hard = [figure(rows[f"human {factor}"], "auroc_4")] if beside else []
+            lines.append([factor, f"{soft['train_pairs']:,}", *figures, *hard])
+        parts.append(markdown([*head, *(["as many human labels: AUROC 4+"] if beside else [])], lines))
         others = [row for name, row in rows.items() if row["train_pairs"] is None]
         said = ", ".join(f"{row['scorer']} {row['ndcg@20']:.3f} and {row['auroc_4']:.3f}" for row in others)
         parts.append(f"Beside it, nDCG@20 and AUROC 4+: {said}.")
     return "\n\n".join(parts)
+
+
+def _minus_1x(row: Row, key: str) -> str:
+    return difference(row, "distilled 1x", key)
 
 
 def _languages(report: Report) -> str:
@@ -210,6 +219,7 @@ _RENDERERS: Mapping[str, Callable[[Report], str]] = {
     "sources": _sources,
     "distillation": _distillation,
     "distillation_small": _distillation,
+    "amounts": _distillation,
     "languages": _languages,
     "features": _features,
 }

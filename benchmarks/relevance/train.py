@@ -95,8 +95,10 @@ def invented(train: PairSet, size: int, encoder: Encoder, seed: int = 0) -> Pair
     Each query comes with that product, with three of the twelve that are nearest to it, and with four of the next 108.
     None would belong to the judged fold if somebody had asked it.
 
-    :raises PinfeatherError: if the titles do not hold so many different queries.
+    :raises PinfeatherError: if there are too few products, or their titles do not hold so many different queries.
     """
+    if len(train.pins) < (least := 12 + EACH - 4):
+        raise PinfeatherError(f"{train.name} has {len(train.pins)} products: at least {least} are needed.")
     random = np.random.default_rng([seed, 7])
     pins = np.nan_to_num(encode_pairs(train, encoder, DEFAULT_TEMPLATE)[3])
     queries = _title_queries(train, size // EACH, random)
@@ -122,8 +124,6 @@ def _title_queries(train: PairSet, count: int, random: np.random.Generator) -> d
     asked, found = set(train.queries), dict[str, int]()
     for _ in range(20):  # a title gives one query in each round
         for pin in random.permutation(len(titles)).tolist():
-            if len(found) == count:
-                return found
             words = titles[pin]
             if len(words) < 2:
                 continue
@@ -132,6 +132,8 @@ def _title_queries(train: PairSet, count: int, random: np.random.Generator) -> d
             query = " ".join(words[start : start + most]).lower().strip(",.-()/& ")
             if len(query) > 3 and query not in asked and data.may_train(query):
                 found.setdefault(query, pin)
+            if len(found) >= count:
+                return found
     raise PinfeatherError(f"The titles of {train.name} gave {len(found)} queries, not {count}: ask for fewer.")
 
 
@@ -167,10 +169,11 @@ def trained(
     """Train what is not there, and give the wall and processor seconds of each stage, of former runs too.
 
     These are ``teacher``, ``labels``, ``student``, and ``whole``: a student with all weights of its towers trained.
-    They are kept in ``times.json`` beside the student. Labels that were there before take no time.
+    They are kept in ``times.json`` beside the student. Of a training that was interrupted the last part counts.
     """
     encoder = encoder or packaged()
     kept = student_folder.with_name("times.json")
+    kept.parent.mkdir(parents=True, exist_ok=True)
     took: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
     started = (perf_counter(), process_time())
 
@@ -178,7 +181,9 @@ def trained(
         nonlocal started
         now = (perf_counter(), process_time())
         took[name] = {"seconds": now[0] - started[0], "processor_seconds": now[1] - started[1], **more}
-        kept.write_text(json.dumps(took))
+        new = kept.with_suffix(".new")
+        new.write_text(json.dumps(took))
+        new.replace(kept)
         started = now
 
     if not teacher_folder.is_dir():
@@ -192,7 +197,7 @@ def trained(
         return took
     teacher = Teacher.load(teacher_folder)
     pairs = distilled(trains, teacher, pool, encoder, inventions)
-    if not student_folder.is_dir():
+    if took.get("labels", {}).get("teacher") != teacher.fingerprint:  # else they were there before
         stage("labels", pairs=len(pairs), teacher=teacher.fingerprint)
     report = {"teacher": teacher.name, "teacher_version": teacher.fingerprint, "human_share": HUMAN_SHARE}
     for name, (folder, how) in students.items():

@@ -325,13 +325,14 @@ class EdgeStore(EdgeReads):
         """See :class:`~.port.VectorStore`."""
         if (ids is None) == (filter is None):
             raise BadInputError("delete takes either ids or a filter.")
+        if ids is not None and not len(ids) and self._folder(name).is_dir():
+            return  # nothing to open it for
         collection = self._open(name)
         check_filter(name, collection.spec, filter)
-        if ids is None or len(ids):
-            with self._lock:
-                self._wait_until_replaced(name)
-                self._will_change(name)
-                self._open(name).delete(ids, filter)  # another one, if it was replaced while this waited
+        with self._lock:
+            self._wait_until_replaced(name)
+            self._will_change(name)
+            self._open(name).delete(ids, filter)  # another one, if it was replaced while this waited
 
     def flush(self) -> None:
         """See :class:`~.port.VectorStore`."""

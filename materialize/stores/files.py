@@ -138,7 +138,8 @@ _AT_ONCE = 128 << 10
 def read_ahead(path: Path, most: int) -> int:
     """Ask the system to read the first ``most`` bytes of data of a file into memory; how many that are.
 
-    Does not wait for the disk. Holes do not count. Only on Linux: elsewhere none are read.
+    Does not wait for the data (to ask takes 0.1 s for 384 MB). Holes do not count. Only on Linux: elsewhere none are
+    read.
     """
     asked = position = 0
     if sys.platform != "linux":

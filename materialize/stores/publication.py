@@ -27,12 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from . import published as disk
-from .conditions import Condition
+from .conditions import Condition, Match
 from .edge import EdgeReads, EdgeStore
 from .edge_collection import EdgeCollection
 from .errors import StoreError
 from .files import close_locks, fsync_folder
 from .following import look_now
+from .known_counts import FILE as KNOWN
+from .known_counts import KnownCounts
 from .lease import WriterLease
 from .points import CollectionSpec, Point
 from .published import Published
@@ -116,11 +118,14 @@ class _WriterCore(EdgeStore):
         self._flags.mkdir(exist_ok=True)
         self.end_rewrites()
         for leftover in self.path.glob(".*"):  # of a writer that was killed while it made or dropped a collection
-            if leftover.is_file() and leftover.name != disk.RECORD:
+            if leftover.is_file() and leftover.name not in (disk.RECORD, KNOWN):
                 leftover.unlink(missing_ok=True)
             elif leftover.is_dir() and leftover.name != _DIRTY:
                 shutil.rmtree(leftover, ignore_errors=True)
         self._dirty = {flag.name for flag in self._flags.iterdir()}
+        self._known = KnownCounts(self.path)
+        for name in self._dirty:
+            self._known.forget(name)
         disk.remove_old(root)
 
     def handle(self, publishes: bool) -> Writer:
@@ -150,6 +155,7 @@ class _WriterCore(EdgeStore):
             return
         try:
             self.close()
+            self._known.save()
         finally:
             _WRITERS.pop(self.root, None)
             self._lease.release()
@@ -157,7 +163,8 @@ class _WriterCore(EdgeStore):
     def publish(self, release: dict[str, Any] | None) -> int:
         with self._lock:
             for name in self._dirty & self.collections().keys():
-                self._open(name)  # a killed writer's changes are in the write-ahead log until it is opened
+                # It is opened: a killed writer's changes are in the write-ahead log until then. The next run knows.
+                self.count(name)
             self.flush()
             last = self.newest()
             specs = self.collections()
@@ -187,6 +194,29 @@ class _WriterCore(EdgeStore):
             disk.remove_old(self.root)
             return now.number
 
+    def count(self, name: str, filter: Condition | None = None) -> int:
+        """See :class:`~.port.VectorStore`; all points, and those of a view, are known where nobody changed any."""
+        match filter:
+            case None:
+                return self._answer(name, "points", lambda: super(_WriterCore, self).count(name))
+            case Match("view", str(view), None):
+                return self._answer(name, f"points of {view}", lambda: super(_WriterCore, self).count(name, filter))
+        return super().count(name, filter)
+
+    def unindexed(self, name: str) -> int:
+        """See :meth:`~.edge.EdgeStore.unindexed`."""
+        asked = f"unindexed by {self.indexing}"
+        return self._answer(name, asked, lambda: super(_WriterCore, self).unindexed(name))
+
+    def _answer(self, name: str, question: str, ask: Callable[[], int]) -> int:
+        with self._lock:
+            self._folder(name)  # a name that cannot be one is refused
+            found = self._known.get(name, question)
+            if found is None:
+                found = ask()
+                self._known.note(name, question, found)
+            return found
+
     def newest(self) -> Published | None:
         """The newest publication; nobody else makes one while this process has the lease."""
         number = disk.newest_number(self.root)
@@ -195,6 +225,7 @@ class _WriterCore(EdgeStore):
         return self._newest
 
     def _will_change(self, name: str) -> None:
+        self._known.forget(name)
         # On disk before the change: a killed writer's changes are published by the next one.
         if name not in self._dirty:
             (self._flags / name).touch()
@@ -268,6 +299,10 @@ class Writer(EdgeReads):
     def collections(self) -> dict[str, CollectionSpec]:
         """See :class:`~.port.VectorStore`."""
         return self._shared().collections()
+
+    def count(self, name: str, filter: Condition | None = None) -> int:
+        """See :class:`~.port.VectorStore`."""
+        return self._shared().count(name, filter)
 
     def drop(self, name: str) -> None:
         """See :class:`~.port.VectorStore`."""

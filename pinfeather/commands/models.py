@@ -55,7 +55,7 @@ def train_command() -> None:
     "--learning-rate",
     type=FiniteRange(0, min_open=True),
     show_envvar=True,
-    help="Of the towers; default 5e-4, with --rank 0 5e-5.",
+    help="Of the towers; default 5e-4, or 5e-5 with --rank 0.",
 )
 @click.option("--contrastive", type=FiniteRange(0), show_envvar=True, help="Weight of the in-batch term; default 0.1.")
 @click.option(

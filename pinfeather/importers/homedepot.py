@@ -26,7 +26,7 @@ lies beside it, pins get their descriptions; without it they have a title only. 
 is used under the rules of the competition: check them before you pass it on.
 
 Each product becomes a pin, each row a judgment. Labels are means of about three raters, 1 (irrelevant) to 3 (perfect),
-and map to five levels as below 1.3 to 1, below 1.7 to 2, below 2.3 to 3, below 2.7 to 4, else 5; the mean itself,
+and map to five levels as up to 1.3 to 1, up to 1.7 to 2, up to 2.3 to 3, up to 2.7 to 4, else 5; the mean itself,
 stretched to 1 to 5, is kept as level_mean.
 """
 
