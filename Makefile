@@ -72,7 +72,7 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	@test -e ../shared/data/crowdflower/dev_pairs.parquet && $(BIN)/python -m benchmarks.retrieval \
 	  || echo "benchmarks.retrieval: not run (no data; see its first lines)"
 
-results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/results.md (hours on 2 cores; never timed as one run)
+results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/results.md (an hour or two on 2 cores; never timed as one run)
 	@test -d build/relevance/student-whole || $(BIN)/python -m benchmarks.relevance.train
 	$(BIN)/python -m benchmarks.relevance.backbones
 	$(BIN)/python -m benchmarks.relevance.sources

@@ -218,7 +218,7 @@ def main() -> None:
         raise SystemExit(f"{', '.join(map(str, folders))} are there: remove one to train it anew.")
     size = options.size
     took = trained(trains, *folders, settings, training, TOWERS[size], RETRIEVED[size], inventions=INVENTED[size])
-    finish("training", options, took)
+    finish("training", options, took, "train")
 
 
 if __name__ == "__main__":
