@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from materialize.run import RunOptions, materialize
-from materialize.stores import edge
+from materialize.stores import edge, known_counts
 from materialize.stores.errors import BadInputError, CollectionMissingError
 from materialize.stores.known_counts import FILE
 from materialize.stores.points import CollectionSpec, Point
@@ -94,6 +94,15 @@ def test_files_that_are_not_as_they_were_left_are_asked_again(tmp_path, opened, 
         kept.write_text({"garbage": "{", "other version": '{"version": 0, "collections": {}}'}[harm])
     assert counts(tmp_path) == (3, 2, 0)
     assert opened == ["pins"]
+
+
+def test_what_cannot_be_written_down_is_counted_again(tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(known_counts, "FILE", "none/counts")
+    fill(tmp_path)
+    for _ in range(2):
+        opened.clear()
+        assert counts(tmp_path) == (3, 2, 0)
+        assert opened == ["pins"]
 
 
 def test_a_writer_that_was_killed_leaves_nothing_known(tmp_path, opened):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 FILE, _VERSION = ".counts", 1
@@ -52,8 +53,9 @@ class KnownCounts:
         if not self._answers:
             return
         new = self._folder / f"{FILE}.{os.getpid()}"
-        new.write_text(json.dumps({"version": _VERSION, "collections": kept}), encoding="utf-8")
-        new.replace(self._folder / FILE)
+        with suppress(OSError):  # a full disk, say: then the next writer counts again
+            new.write_text(json.dumps({"version": _VERSION, "collections": kept}), encoding="utf-8")
+            new.replace(self._folder / FILE)
 
 
 def _state(collection: Path) -> str:
