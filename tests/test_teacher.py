@@ -35,6 +35,14 @@ def judged(count: int = 64) -> PairSet:
     return PairSet.from_rows("words", queries, [PinFields(title=title) for title in titles], levels)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fp32():
+    """Numbers are compared here to more digits than bf16 has, whatever the processor can do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embedders.recipe.processor_has_bf16", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return str(tiny_base(tmp_path_factory.mktemp("base") / "bert"))
