@@ -58,8 +58,7 @@ class PinfeatherOnlineStoreConfig(FeastConfigBaseModel):
     publish_interval: float = Field(2.0, ge=0, allow_inf_nan=False)
     """Seconds between two publications; other processes see a write after that time at the latest. Folders only."""
     cache_mb: float = Field(256, ge=0, allow_inf_nan=False)
-    """Megabytes of decoded rows and vectors that a reader keeps, and of rows on disk that it asks for ahead; folders
-    only."""
+    """Megabytes of decoded rows that a reader keeps, and of rows on disk that it asks for ahead; folders only."""
     url: StrictStr | None = None
     """``http(s)://host:port`` of a Qdrant server or cluster, instead of ``path``."""
     api_key: StrictStr | None = Field(None, repr=False)

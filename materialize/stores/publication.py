@@ -163,8 +163,8 @@ class _WriterCore(EdgeStore):
     def publish(self, release: dict[str, Any] | None) -> int:
         with self._lock:
             for name in self._dirty & self.collections().keys():
-                # It is opened: a killed writer's changes are in the write-ahead log until then. The next run knows.
-                self.count(name)
+                self._open(name)  # a killed writer's changes are in the write-ahead log until it is opened
+                self.count(name)  # so that the next run need not open it for that
             self.flush()
             last = self.newest()
             specs = self.collections()
