@@ -23,7 +23,7 @@ from materialize.stores.points import DEFAULT_VECTOR, Point
 from materialize.stores.port import CollectionSpec, VectorSpec
 from materialize.stores.publication import open_reader, open_writer
 from materialize.stores.reader import COLUMN_SHARE
-from materialize.stores.row_cache import CachedRow, RowCache
+from materialize.stores.row_cache import RowCache
 
 WORDS = ("", "oak", "a longer text than the others", "é")
 
@@ -247,7 +247,7 @@ def test_room_is_made_at_once_for_rows_that_are_expected() -> None:
 def test_rows_make_room_for_columns() -> None:
     rows = RowCache(10_000)
     kept = rows.rows_of(owner := Columns(ColumnCache(0)))
-    kept.keep({str(n): CachedRow(str(n), {}, None, 100) for n in range(100)})
+    kept.keep({str(n): (str(n), None, None, 100) for n in range(100)})
     assert rows.bytes == 10_000
     cache = ColumnCache(4_000, rows.leave)
     columns = cache.columns()

@@ -36,7 +36,7 @@ from .edge_search import first_look, nearest_matching
 from .payload import Packing, Selection, path_of, select, selection
 from .points import CollectionSpec, FloatVector, Hit, IndexKind, Point, SparseVector
 from .port import PayloadFields
-from .row_cache import CachedRow, CollectionRows, RowCache
+from .row_cache import CollectionRows, RowCache, cached_row, point_of
 
 CLOSE_SECONDS = 10.0
 """So long closing waits for reads."""
@@ -266,11 +266,11 @@ class EdgeCollection:
         parts = _selected(with_payload)
         distinct = list(dict.fromkeys(ids))
         rows = cache.find(distinct, with_vectors)
-        points = {point_id: row.point(parts, with_vectors) for point_id, row in rows.items()}
+        points = {point_id: point_of(row, parts, with_vectors) for point_id, row in rows.items()}
         if len(rows) < len(distinct):
             missing = [point_id for point_id in distinct if point_id not in rows]
             found = self._read(missing, True, with_vectors)
-            cache.keep({point_id: CachedRow.of(found.get(point_id), with_vectors) for point_id in missing})
+            cache.keep({point_id: cached_row(found.get(point_id), with_vectors) for point_id in missing})
             if parts is not None:
                 found = {key: Point(p.id, select(p.payload, parts), p.vectors) for key, p in found.items()}
             points.update(found)

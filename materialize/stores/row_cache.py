@@ -11,8 +11,8 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
+from typing import Final
 
 from .payload import Selection, select
 from .points import FloatVector, Point
@@ -20,40 +20,42 @@ from .points import FloatVector, Point
 _ROW_BYTES = 500
 """A row's share of the cache's own objects: key, entry, links."""
 _ARRAY_BYTES = 300
+_VECTORS: Final = 2
+_SIZE: Final = 3
+"""Places in a row."""
+
+CachedRow = tuple[str, bytes | None, tuple[tuple[str, FloatVector], ...] | None, int]
+"""A whole row: its id; its marshalled payload, None where there is no point; its vectors, None where they were never
+read; estimated bytes in memory.
+
+Plain tuples of texts, bytes, numbers and arrays: the garbage collector lets go of them when it first sees them, so that
+a full collection, which stops every thread, does not grow with what a reader keeps. A dict in it, or a class, would
+undo that. Marshalling is exact for all that JSON has.
+"""
 
 
-@dataclass(slots=True)
-class CachedRow:
-    """A whole row; ``payload`` is None where there is no point, ``vectors`` where they were never read."""
+def cached_row(point: Point | None, with_vectors: bool) -> CachedRow:
+    """A row as it was read whole, its vectors too or not."""
+    if point is None:
+        return "", None, (), _ROW_BYTES
+    payload = marshal.dumps(point.payload)
+    size = _ROW_BYTES + len(payload)
+    for vector in point.vectors.values():
+        size += _ARRAY_BYTES + vector.nbytes
+    return point.id, payload, tuple(point.vectors.items()) if with_vectors else None, size
 
-    id: str
-    payload: bytes | None
-    """Marshalled: exact for all that JSON has, and never seen by another process."""
-    vectors: dict[str, FloatVector] | None
-    size: int
-    """Estimated bytes in memory."""
 
-    @classmethod
-    def of(cls, point: Point | None, with_vectors: bool) -> CachedRow:
-        """A row as it was read whole, its vectors too or not."""
-        if point is None:
-            return cls("", None, {}, _ROW_BYTES)
-        payload = marshal.dumps(point.payload)
-        size = _ROW_BYTES + len(payload)
-        for vector in point.vectors.values():
-            size += _ARRAY_BYTES + vector.nbytes
-        return cls(point.id, payload, point.vectors if with_vectors else None, size)
+def point_of(row: CachedRow, parts: Selection | None, with_vectors: bool) -> Point | None:
+    """What a read gives of a row, None where there is no point; arrays are shared with other reads.
 
-    def point(self, parts: Selection | None, with_vectors: bool) -> Point | None:
-        """What a read gives of it, None where there is no point; arrays are shared with other reads.
-
-        :param parts: what the read wants of the payload, None for all.
-        """
-        if self.payload is None:
-            return None
-        payload = {} if parts == {} else marshal.loads(self.payload)
-        vectors = self.vectors if with_vectors and self.vectors else {}
-        return Point(self.id, select(payload, parts) if parts else payload, vectors)
+    :param parts: what the read wants of the payload, None for all.
+    """
+    point_id, marshalled, kept, _ = row
+    if marshalled is None:
+        return None
+    payload = {} if parts == {} else marshal.loads(marshalled)
+    vectors = dict(kept) if with_vectors and kept else {}
+    return Point(point_id, select(payload, parts) if parts else payload, vectors)
 
 
 class RowCache:
@@ -95,7 +97,7 @@ class RowCache:
             for point_id in ids:
                 key = (number, point_id)
                 row = rows.get(key)
-                if row is not None and not (with_vectors and row.vectors is None):
+                if row is not None and not (with_vectors and row[_VECTORS] is None):
                     rows.move_to_end(key)
                     found[point_id] = row
         return found
@@ -107,9 +109,9 @@ class RowCache:
             for point_id, row in fresh.items():
                 former = self._rows.pop((number, point_id), None)
                 if former is not None:
-                    self._bytes -= former.size
+                    self._bytes -= former[_SIZE]
                 self._rows[number, point_id] = row
-                self._bytes += row.size
+                self._bytes += row[_SIZE]
             self._shrink()
 
     def leave(self, bytes_: int) -> None:
@@ -120,14 +122,14 @@ class RowCache:
 
     def _shrink(self) -> None:
         while self._rows and self._bytes > self._left:
-            self._bytes -= self._rows.popitem(last=False)[1].size
+            self._bytes -= self._rows.popitem(last=False)[1][_SIZE]
 
     def _sweep(self) -> None:
         """Drop the rows of collections that are gone."""
         while self._gone:
             number = self._gone.popleft()
             for key in [key for key in self._rows if key[0] == number]:
-                self._bytes -= self._rows.pop(key).size
+                self._bytes -= self._rows.pop(key)[_SIZE]
 
 
 class CollectionRows:
