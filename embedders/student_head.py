@@ -41,6 +41,8 @@ class HeadTrainer:
     """Sources that are off in ``features``."""
     dropout: float = DROPOUT
     seed: int = 0
+    product_penalty: float | None = None
+    """On the tower products, see :func:`embedders.student.train_head`; None: queries held back choose it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout <= 1:
@@ -67,6 +69,7 @@ class HeadTrainer:
             features.names,
             features.groups[again],
             self.seed,
+            product_penalty=self.product_penalty,
         )
 
     def _masked(self, rows: Ints, off: Sequence[str] | None) -> NDArray[np.float32]:

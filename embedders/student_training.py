@@ -22,6 +22,9 @@ from feature_repo.lexical import LexicalStatistics
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields, PinTextTemplate
 
 Tell = Callable[[str], None]
+SEEN_PENALTY = 1e5
+"""On the products of towers that were trained on the very pairs. No queries held back can choose it, as for towers of
+others: the towers have seen them all, their products fit them better than any query to come, and 1,000 would win."""
 
 
 def mixed(people: PairSet, labels: Floats, share: float) -> PairSet:
@@ -127,7 +130,7 @@ def train_student_bundle(
     tell("head")
     bundle = StudentBundle.make(
         name or folder.name,
-        HeadTrainer(pairs, features, statistics, without, dropout, seed).fit(),
+        HeadTrainer(pairs, features, statistics, without, dropout, seed, SEEN_PENALTY if places else None).fit(),
         statistics,
         template,
         query_tower=None if places else (encoder.fingerprint if encoder else model_fingerprint()),

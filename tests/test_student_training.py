@@ -16,10 +16,11 @@ from embedders.evaluation.metrics import expected_level
 from embedders.evaluation.pairs import PairSet
 from embedders.losses import contrastive_loss, level_loss
 from embedders.model_files import ModelFolderError
-from embedders.relevance import SCALAR_NAMES
+from embedders.relevance import SCALAR_NAMES, TOWER_PRODUCT
+from embedders.student_head import HeadTrainer
 from embedders.student_training import mixed, together, train_student_bundle
 from embedders.tower_training import TowerTraining, train_towers
-from embedders.training import fit_statistics, score_pairs
+from embedders.training import fit_statistics, pair_features, score_pairs
 from feature_repo.errors import PinfeatherError, UsageError
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
 
@@ -81,6 +82,14 @@ def test_towers_learn_what_the_words_do_not_say(base, students, shared):
     pairs, before = judged(), load_encoder(base, "cpu", max_length=32)
     assert tower_gap(pairs, query, pin) > tower_gap(pairs, before, before) + 0.1
     assert sorted(path.name for path in folder.iterdir()) == ["False", "True"]
+
+
+def test_the_head_leans_little_on_products_of_towers_that_saw_the_very_pairs(students):
+    bundle, pairs = students[1][True], judged()
+    features = pair_features(pairs, bundle.encoder("query", "cpu"), DEFAULT_TEMPLATE, bundle.statistics)
+    products = [name.startswith(TOWER_PRODUCT) for name in features.names]
+    usual = HeadTrainer(pairs, features, bundle.statistics, dropout=0.0).fit()
+    assert 0 < np.abs(bundle.head.weights[products]).max() < 0.3 * np.abs(usual.weights[products]).max()
 
 
 @pytest.mark.parametrize("shared", [True, False])
