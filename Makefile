@@ -49,6 +49,7 @@ bench: $(STAMP) ## Run the benchmarks behind the README's numbers
 	$(BIN)/python -m benchmarks.lexical
 	$(BIN)/python -m benchmarks.encode
 	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.gate
 	$(BIN)/python -m benchmarks.online_store
 	$(BIN)/python -m benchmarks.publications
 	$(BIN)/python -m benchmarks.aggregates --rows 5000000 --day-rows 50000
