@@ -45,7 +45,7 @@ class RunRow:
     started_at: str
     finished_at: str | None
     status: str
-    """``running``, ``done``, ``interrupted``, ``refused``, ``failed``; ``crashed`` once a later run has seen it."""
+    """``running``, ``done``, ``interrupted``, ``refused``, ``failed``; ``killed`` once a later run has seen it."""
     counts: dict[str, Any]
 
 
@@ -76,7 +76,7 @@ class LedgerNotes:
 
         Runs left open by a crash are marked as such.
         """
-        self._db.execute("UPDATE runs SET status='crashed' WHERE status='running'")
+        self._db.execute("UPDATE runs SET status='killed' WHERE status='running'")
         (last,) = self._db.execute("SELECT coalesce(max(run), 0) FROM runs").fetchone()
         number = max(int(last), after) + 1
         self._db.execute(
@@ -112,7 +112,9 @@ class LedgerNotes:
     def run_rows(self, limit: int | None = None) -> list[RunRow]:
         """The last ``limit`` runs, newest first; None gives all."""
         rows = self._db.execute(
-            "SELECT run, space, started_at, finished_at, status, counts FROM runs ORDER BY run DESC LIMIT ?",
+            "SELECT run, space, started_at, finished_at, "
+            "iif(status = 'crashed', 'killed', status), counts "  # 'crashed' is what it was called once
+            "FROM runs ORDER BY run DESC LIMIT ?",
             (-1 if limit is None else limit,),
         ).fetchall()
         return [

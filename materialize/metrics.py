@@ -19,7 +19,7 @@ Labels = Mapping[str, str]
 Sample = tuple[Labels, float]
 
 OUTCOMES = ("new", "changed", "payload_only", "unchanged", "gone", "rejected")
-STATUSES = ("done", "interrupted", "refused", "failed", "running", "crashed", "repair")
+STATUSES = ("done", "interrupted", "refused", "failed", "running", "killed", "repair")
 
 
 def write_metrics(paths: RepoPaths, file: Path) -> None:

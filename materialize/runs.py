@@ -55,7 +55,7 @@ def _is_held(lock: Path) -> bool:
 
 def _row(row: RunRow, writing: bool) -> dict[str, Any]:
     counts = row.counts
-    killed = row.status == "crashed" or (row.status == "running" and not writing)
+    killed = row.status == "running" and not writing
     encoding = counts.get("encode_seconds") or 0
     return {
         "run": row.run,
