@@ -126,11 +126,17 @@ class Wanted:
 
     def __init__(self, session: Session, changed: Partitions) -> None:
         self._session, self._changed = session, changed
-        self._by = "md5_number({key}) IN (SELECT hash FROM wanted)"
+        self._by: str | None = None
 
     def __enter__(self) -> Wanted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.execute("DROP TABLE IF EXISTS wanted; DROP TABLE IF EXISTS wanted_names")
+
+    def _by_hash(self) -> str:
+        """Puts all keys into a table, which a first run, whose keys are all that there are, never asks for."""
         self._session.execute("CREATE OR REPLACE TEMP TABLE wanted (hash UHUGEINT)")
-        self._session.execute("CREATE OR REPLACE TEMP TABLE wanted_names (key VARCHAR)")
         held: list[pa.Array] = []
         for bucket in range(1 << self._changed.bits):
             held += hashes_of(self._changed, bucket)
@@ -141,13 +147,11 @@ class Wanted:
                 self._session.execute("INSERT INTO wanted SELECT hash FROM wanted_keys")
                 self._session.unregister("wanted_keys")
                 held = []
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._session.execute("DROP TABLE IF EXISTS wanted; DROP TABLE IF EXISTS wanted_names")
+        return "md5_number({key}) IN (SELECT hash FROM wanted)"
 
     def by_name(self, rows: Partitions) -> None:
         """From now on look for the keys of ``rows`` alone, by name: no other one needs to be hashed for that."""
+        self._session.execute("CREATE OR REPLACE TEMP TABLE wanted_names (key VARCHAR)")
         for bucket in range(1 << rows.bits):
             if (part := rows.read(bucket)) is not None:
                 self._session.register("wanted_keys", part.select(["key"]))
@@ -166,7 +170,9 @@ class Wanted:
         features = [quote(source.view.columns[name]) for name in columns]
         # Where most keys changed, the join would cost more than the rows that it keeps out.
         few = total is None or self._changed.rows * 2 < total
-        only = f" AND {self._by.format(key=source.key)}" if few else ""
+        if few and self._by is None:
+            self._by = self._by_hash()
+        only = f" AND {self._by.format(key=source.key)}" if few and self._by else ""
         selected = [f"md5_number({source.key})", source.key, *features, *(hashed[part] for part in parts)]
         reader = self._session.execute(f"SELECT {', '.join(selected)} {source.every}{only}").fetch_record_batch(
             BATCH_ROWS * 4
