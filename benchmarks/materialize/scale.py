@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--pins", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dir", type=Path, help="keep catalogue and ledger here, and use them again")
+    parser.add_argument("--out", type=Path, help="the JSON report; default results/materialize_scale.json")
     parser.add_argument("--step", choices=sorted(STEPS), help=argparse.SUPPRESS)
     parser.add_argument("--catalogue", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -307,7 +308,7 @@ def main() -> None:
                 f"   (at 10,000,000 pins: within {BUDGET_SECONDS} s, {BUDGET_MB} MB)"
             )
         print(f"  share of the decode floor: {figures['share_of_floor']:.0%}")
-        save("materialize_scale", report)
+        save("materialize_scale", report, options.out)
 
 
 if __name__ == "__main__":
