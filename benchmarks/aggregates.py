@@ -33,7 +33,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import machine, save
+from benchmarks.machine import machine, peak_mb, save
 from feature_repo.aggregates import VIEW_SCHEMAS, Resources, aggregate
 from feature_repo.aggregates.log import totals
 from feature_repo.aggregates.log.state import State
@@ -165,9 +165,7 @@ def _measure(sender: Any, work: Callable[..., dict[str, Any]], given: tuple[Any,
     seconds = perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime
-    sender.send(
-        {"seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "peak_mb": round(used.ru_maxrss / 1024)} | found
-    )
+    sender.send({"seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "peak_mb": peak_mb()} | found)
 
 
 def count(root: Path, as_of: datetime, memory: str, threads: int, folder: Path | None = None) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import resource
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -29,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.board_title_data import GENERIC, UNLISTED, Catalogue, books, movies
-from benchmarks.machine import ROOT, machine, save
+from benchmarks.machine import ROOT, machine, peak_mb, save
 from feature_repo.aggregates import boards
 from feature_repo.aggregates.session import Resources, Session, microseconds
 from feature_repo.aggregates.titles import title_words
@@ -197,8 +196,7 @@ def throughput(catalogue: Catalogue, copies: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
     rows = copies * len(catalogue.saves)
     distinct = copies * len({row.title for row in catalogue.saves})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"saves": rows, "distinct_titles": distinct, "saves_per_s": round(rows / seconds), "peak_mb": peak}
+    return {"saves": rows, "distinct_titles": distinct, "saves_per_s": round(rows / seconds), "peak_mb": peak_mb()}
 
 
 def screening_rates(data: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,19 @@ def machine(name: str, packages: tuple[str, ...] = ("numpy",)) -> dict[str, Any]
         "python": platform.python_version(),
         "versions": {package: version(package) for package in packages},
     }
+
+
+def peak_mb() -> int:
+    """Most memory that this process has held, in MB.
+
+    Where the system does not say it, that of ``getrusage``: on Linux this is at least what the parent held when it
+    started the process.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.is_file() else ():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) / 1024)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def conclude(name: str, report: dict[str, Any], unmet: Sequence[str], table: str, out: Path | None = None) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import machine, save
+from benchmarks.machine import machine, peak_mb, save
 from feature_repo.paths import RepoPaths
 from feature_repo.validation import validate
 from pinfeather.generate import generate_catalogue
@@ -87,7 +86,7 @@ def build(root: Path, every: int) -> dict[str, Any]:
         "snapshot_seconds": note["history"]["seconds"],
         "seconds": round(perf_counter() - started, 2),
         "file_megabytes": round((root / "out.parquet").stat().st_size / 1e6, 1),
-        "peak_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "peak_gigabytes": round(peak_mb() / 1000, 2),
     }
 
 

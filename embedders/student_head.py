@@ -22,6 +22,9 @@ NEW_PIN = ("boards", "queries", "engagement")
 """Sources that a pin does not have on its first day."""
 WORDLESS = ("title", "description", *NEW_PIN)
 DROPOUT = 0.2
+SEEN_PENALTY = 1e5
+"""Penalty on the products of towers that were trained on the very pairs. Queries held back are no test of it: the
+towers have seen them too, so the weakest penalty would always win."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from embedders.bundle import StudentBundle
 from embedders.encoder import Encoder, load_encoder
 from embedders.evaluation.metrics import LEVELS, Floats, Ints
 from embedders.evaluation.pairs import PairSet
-from embedders.student_head import DROPOUT, HeadTrainer
+from embedders.student_head import DROPOUT, SEEN_PENALTY, HeadTrainer
 from embedders.tower_folder import model_fingerprint
 from embedders.tower_training import TowerTraining, forget_towers, train_towers
 from embedders.training import PairFeatures, fit_statistics, pair_features
@@ -22,9 +22,6 @@ from feature_repo.lexical import LexicalStatistics
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields, PinTextTemplate
 
 Tell = Callable[[str], None]
-SEEN_PENALTY = 1e5
-"""On the products of towers that were trained on the very pairs. No queries held back can choose it, as for towers of
-others: the towers have seen them all, their products fit them better than any query to come, and 1,000 would win."""
 
 
 def mixed(people: PairSet, labels: Floats, share: float) -> PairSet:
@@ -96,6 +93,7 @@ def train_student_bundle(
     pin_tower: str | None = None,
     without: Sequence[str] = (),
     dropout: float = DROPOUT,
+    product_penalty: float | None = None,
     seed: int = 0,
     report: Mapping[str, Any] | None = None,
     features: PairFeatures | None = None,
@@ -110,7 +108,8 @@ def train_student_bundle(
     :param encoder: the model of v1's vectors; default is the packaged one.
     :param spaces: what v1 reads; ``pin_tower`` is the fingerprint of the model of their vectors (default: ``encoder``).
     :param without: sources that are off for good.
-    :param dropout: see :class:`embedders.student_head.HeadTrainer`.
+    :param dropout: see :class:`embedders.student_head.HeadTrainer`, ``product_penalty`` too; v2 takes
+        :data:`~embedders.student_head.SEEN_PENALTY` in any case.
     :param features: of v1's pairs, which then hold their vectors, if they were made before.
     :param report: more keys for the manifest's ``training``.
     :raises PinfeatherError: as :func:`embedders.tower_training.train_towers`.
@@ -128,15 +127,18 @@ def train_student_bundle(
         query_encoder, pin_encoder = _encoders(places, encoder, device, precision)
         features = pair_features(pairs, query_encoder, template, statistics, without=without, pin_encoder=pin_encoder)
     tell("head")
+    product_penalty = SEEN_PENALTY if places else product_penalty
     bundle = StudentBundle.make(
         name or folder.name,
-        HeadTrainer(pairs, features, statistics, without, dropout, seed, SEEN_PENALTY if places else None).fit(),
+        HeadTrainer(pairs, features, statistics, without, dropout, seed, product_penalty).fit(),
         statistics,
         template,
         query_tower=None if places else (encoder.fingerprint if encoder else model_fingerprint()),
         spaces=tuple(spaces),
         metrics={},
-        training=_described(pairs, features, towers, dropout, seed) | dict(report or {}),
+        training=_described(pairs, features, towers, dropout, seed)
+        | {"product_penalty": product_penalty}
+        | dict(report or {}),
         without=tuple(without),
         pin_tower=None if places else pin_tower,
         towers=places,

@@ -135,7 +135,7 @@ class Wanted:
         self._session.execute("DROP TABLE IF EXISTS wanted; DROP TABLE IF EXISTS wanted_names")
 
     def _by_hash(self) -> str:
-        """Puts all keys into a table, which a first run, whose keys are all that there are, never asks for."""
+        """Puts all keys into a table; a first run, whose keys are all that there are, seldom asks for it."""
         self._session.execute("CREATE OR REPLACE TEMP TABLE wanted (hash UHUGEINT)")
         held: list[pa.Array] = []
         for bucket in range(1 << self._changed.bits):
@@ -170,9 +170,10 @@ class Wanted:
         features = [quote(source.view.columns[name]) for name in columns]
         # Where most keys changed, the join would cost more than the rows that it keeps out.
         few = total is None or self._changed.rows * 2 < total
-        if few and self._by is None:
-            self._by = self._by_hash()
-        only = f" AND {self._by.format(key=source.key)}" if few and self._by else ""
+        only = ""
+        if few:
+            self._by = self._by or self._by_hash()
+            only = f" AND {self._by.format(key=source.key)}"
         selected = [f"md5_number({source.key})", source.key, *features, *(hashed[part] for part in parts)]
         reader = self._session.execute(f"SELECT {', '.join(selected)} {source.every}{only}").fetch_record_batch(
             BATCH_ROWS * 4

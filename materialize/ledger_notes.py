@@ -113,7 +113,7 @@ class LedgerNotes:
         """The last ``limit`` runs, newest first; None gives all."""
         rows = self._db.execute(
             "SELECT run, space, started_at, finished_at, "
-            "iif(status = 'crashed', 'killed', status), counts "  # 'crashed' is what it was called once
+            "CASE status WHEN 'crashed' THEN 'killed' ELSE status END, counts "  # 'crashed' is what it was called once
             "FROM runs ORDER BY run DESC LIMIT ?",
             (-1 if limit is None else limit,),
         ).fetchall()

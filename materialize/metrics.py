@@ -12,6 +12,7 @@ from materialize.files import write_bytes
 from materialize.ledger import Ledger
 from materialize.ledger_notes import RunRow
 from materialize.places import place_of
+from materialize.runs import is_writing, status_of
 from materialize.spaces import space_names
 from materialize.stores.session import session
 
@@ -39,6 +40,7 @@ def write_metrics(paths: RepoPaths, file: Path) -> None:
 
 def metrics_text(paths: RepoPaths) -> str:
     """The metrics in Prometheus' text format, of the spaces that there are."""
+    writing = is_writing(paths)
     with Ledger(paths) as ledger:
         there = space_names(paths)  # none before the first run has planned
         rows = [row for row in ledger.run_rows() if row.status != "repair" and (row.space in there or not there)]
@@ -53,7 +55,7 @@ def metrics_text(paths: RepoPaths) -> str:
             _family(
                 "run_status",
                 "1 for the status of the last run, 0 for the others.",
-                (({**_of(r), "status": s}, float(s == r.status)) for r in last.values() for s in STATUSES),
+                (({**_of(r), "status": s}, float(s == status_of(r, writing))) for r in last.values() for s in STATUSES),
             ),
             _family(
                 "last_success_timestamp_seconds",

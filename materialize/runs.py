@@ -53,16 +53,20 @@ def _is_held(lock: Path) -> bool:
     return False
 
 
+def status_of(row: RunRow, writing: bool) -> str:
+    """The status of a run; one that is open is killed unless somebody is ``writing``."""
+    return "killed" if row.status == "running" and not writing else row.status
+
+
 def _row(row: RunRow, writing: bool) -> dict[str, Any]:
     counts = row.counts
-    killed = row.status == "running" and not writing
     encoding = counts.get("encode_seconds") or 0
     return {
         "run": row.run,
         "space": row.space,
         "started": row.started_at,
         "ended": row.finished_at,
-        "status": "killed" if killed else row.status,
+        "status": status_of(row, writing),
         "seconds": counts.get("seconds"),
         "rate": round(counts["encoded_texts"] / encoding, 1) if encoding and counts.get("encoded_texts") else None,
         "rejected": counts.get("rejected"),

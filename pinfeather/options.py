@@ -61,7 +61,7 @@ max_gone_option: Decorator = click.option(
     show_default=True,
     show_envvar=True,
     type=FiniteRange(0, 1),
-    help="Stop if more than this share of pins is gone, of images, or of the rows of a feature view with 20 or more.",
+    help="Stop if more than this share is gone: of the pins, of a view's rows, for captions of the images.",
 )
 allow_deletes_option: Decorator = click.option(
     "--allow-deletes", is_flag=True, show_envvar=True, help="Believe a source that lost more than --max-gone."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedders.bundle import StudentBundle
+from embedders.bundle import StudentBundle, load_manifest
 from embedders.bundle_places import bundle_folder
 from embedders.evaluation.folds import query_groups
 from embedders.evaluation.pairs import PairSet
@@ -80,11 +80,24 @@ class Judged:
         features = pair_features(pairs, encoder, template, statistics, progress, off, pin_encoder)
         return cls(paths, pairs, space, statistics, encoder, features, off)
 
+    @property
+    def product_penalty(self) -> float | None:
+        """Of a head on the space's vectors: fixed where their towers were trained on these judgments, else chosen."""
+        from embedders.student_head import SEEN_PENALTY
+
+        if not self.space.bundle:
+            return None
+        training = load_manifest(self.paths.bundles / self.space.bundle).training
+        seen = training.get("towers") and self.pairs.source in str(training.get("source")).split(", ")
+        return SEEN_PENALTY if seen else None
+
     def trainer(self, seed: int = 0) -> HeadTrainer:
         """What fits heads on these pairs."""
         from embedders.student_head import HeadTrainer
 
-        return HeadTrainer(self.pairs, self.features, self.statistics, self.without, seed=seed)
+        return HeadTrainer(
+            self.pairs, self.features, self.statistics, self.without, seed=seed, product_penalty=self.product_penalty
+        )
 
 
 def cross_validate_judged(

@@ -98,7 +98,8 @@ def _of_judged(judged: Judged, towers: Mapping[str, Any] | None) -> dict[str, An
         "without": judged.without,
     }
     if towers is None:
-        return {**common, "template": space.template, "spaces": (space.name,)}
+        own = {"spaces": (space.name,), "product_penalty": judged.product_penalty}
+        return {**common, "template": space.template, **own}
     from embedders.tower_training import TowerTraining
 
     template = template_without(space.template, judged.without)

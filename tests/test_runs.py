@@ -287,12 +287,17 @@ def test_only_a_run_that_encoded_what_was_planned_gives_a_rate(hats, counts, rat
 
 
 def test_a_run_under_way_is_running_and_not_killed(hats):
+    def told() -> str:
+        found = {name for name, value in metrics(metrics_text(hats.paths)).items() if "run_status" in name and value}
+        assert found == {f'pinfeather_run_status{{space="some-space",status="{list_runs(hats.paths)[0]["status"]}"}}'}
+        return list_runs(hats.paths)[0]["status"]
+
     with Ledger(hats.paths) as ledger:
         ledger.start_run("some-space")
-    assert list_runs(hats.paths)[0]["status"] == "killed"
+    assert told() == "killed"
     with held_store(hats.paths):
-        assert list_runs(hats.paths)[0]["status"] == "running"
-    assert list_runs(hats.paths)[0]["status"] == "killed"
+        assert told() == "running"
+    assert told() == "killed"
 
 
 def test_the_runs_command(pinfeather, hats, encoder):

@@ -17,12 +17,15 @@ from embedders.evaluation.pairs import PairSet
 from embedders.losses import contrastive_loss, level_loss
 from embedders.model_files import ModelFolderError
 from embedders.relevance import SCALAR_NAMES, TOWER_PRODUCT
-from embedders.student_head import HeadTrainer
+from embedders.student_head import SEEN_PENALTY, HeadTrainer
 from embedders.student_training import mixed, together, train_student_bundle
 from embedders.tower_training import TowerTraining, train_towers
 from embedders.training import fit_statistics, pair_features, score_pairs
 from feature_repo.errors import PinfeatherError, UsageError
+from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE, PinFields
+from materialize.spaces import Space
+from pinfeather.training import Judged
 
 if find_spec("peft") is None:  # to import it takes seconds, in every process that collects tests
     pytest.skip("peft is not installed", allow_module_level=True)
@@ -90,6 +93,22 @@ def test_the_head_leans_little_on_products_of_towers_that_saw_the_very_pairs(stu
     products = [name.startswith(TOWER_PRODUCT) for name in features.names]
     usual = HeadTrainer(pairs, features, bundle.statistics, dropout=0.0).fit()
     assert 0 < np.abs(bundle.head.weights[products]).max() < 0.3 * np.abs(usual.weights[products]).max()
+
+
+@pytest.mark.parametrize(("source", "penalty"), [("judgments of shop", SEEN_PENALTY), ("other pairs", None)])
+def test_a_head_on_a_space_of_towers_that_saw_the_judgments_gets_that_penalty_too(base, tmp_path, source, penalty):
+    paths = RepoPaths(tmp_path / "shop")
+    trained = dataclasses.replace(judged(16), source=f"{source}, labels of teacher version 1")
+    how = fast(base, epochs=1)
+    bundle = train_student_bundle(trained, paths.bundles / "towers", towers=how, dropout=0.0, device="cpu")
+    assert bundle.manifest.training["product_penalty"] == SEEN_PENALTY
+    tower, pairs = bundle.manifest.pin_tower, dataclasses.replace(judged(16), source="judgments of shop")
+    features = pair_features(pairs, bundle.encoder("query", "cpu"), DEFAULT_TEMPLATE, bundle.statistics)
+    space = Space("s", 16, "towers", tower, (tower,), DEFAULT_TEMPLATE, {}, bundle="towers")
+    of = Judged(paths, pairs, space, bundle.statistics, bundle.encoder("query", "cpu"), features)
+    assert of.trainer().product_penalty == penalty
+    elsewhere = dataclasses.replace(of, space=dataclasses.replace(space, bundle=""))
+    assert elsewhere.trainer().product_penalty is None
 
 
 @pytest.mark.parametrize("shared", [True, False])

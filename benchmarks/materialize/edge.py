@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.machine import machine, save
+from benchmarks.machine import machine, peak_mb, save
 from benchmarks.materialize.peers_documents import FakeEncoder, documents
 from benchmarks.materialize.peers_ours import PACKAGES, System
 from materialize.audit import audit
@@ -37,7 +36,7 @@ def taken(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return result | {
         "seconds": round(perf_counter() - start, 2),
         "cpu_seconds": round(after.user + after.system - before.user - before.system, 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": peak_mb(),
     }
 
 

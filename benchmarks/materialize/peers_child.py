@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks.machine import peak_mb
 from benchmarks.materialize.peers_cases import cases, run_case
 from benchmarks.materialize.peers_documents import FakeEncoder, documents
 
@@ -40,7 +41,7 @@ def measure(module: Any, folder: Path, count: int, every: int) -> dict[str, Any]
     return {
         "cpu_seconds": round(after.user + after.system - before.user - before.system, 3),
         "seconds": round(wall, 3),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": peak_mb(),
         "before_mb": before_mb,
         "encoder_calls": encoder.calls,
         "encoded_texts": encoder.texts,

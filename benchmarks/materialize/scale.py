@@ -1,7 +1,7 @@
 """How long and in how much memory `plan` finds what changed among millions of pins.
 
-Run from the checkout's root; ten million pins need 8 GB of disk and about forty minutes, most of them to make the
-catalogue and to fill the ledger. ``--pins 1000000`` is a tenth of both:
+Run from the checkout's root; ten million pins need 8 GB of disk and about twenty minutes, most of them to make the
+catalogue and to fill the ledger. ``--pins 1000000`` is a tenth of both, thirty million three times:
 
     .venv/bin/python -m benchmarks.materialize.scale --pins 1000000 10000000
 
@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import machine, save
+from benchmarks.machine import machine, peak_mb, save
 from benchmarks.materialize.catalogue import FILES, SHARES, Catalogue, Edit, changed_copy, exchange, rewrite
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE
@@ -183,7 +182,7 @@ def child(step: str, folder: Path, pins: int, repo: Path) -> None:
     result |= {
         "seconds": round(perf_counter() - start, 2),
         "cpu_seconds": round(after.user + after.system - before.user - before.system, 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": peak_mb(),
         "load_average": round(os.getloadavg()[0], 2),
     }
     print(json.dumps(result))

@@ -15,7 +15,6 @@ query costs that is not in the cache, beside the same request with the query cac
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine, save
+from benchmarks.machine import machine, peak_mb, save
 from benchmarks.serving.catalogue import catalogue_parser, repository
 from benchmarks.serving.naive import NaiveScorer
 from embedders.bundle import StudentBundle
@@ -208,7 +207,7 @@ def main() -> None:
             measure_scores(client, naive, world, figures)
             measure_rest(client, naive, world, figures)
     report |= {"pins": options.pins, "requests": options.requests, "figures": figures, "ratios": ratios(figures)}
-    report["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    report["peak_memory_mb"] = peak_mb()
     print_table(report)
     save("serving_score", report, options.out)
 
