@@ -132,7 +132,9 @@ class Wanted:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.execute("DROP TABLE IF EXISTS wanted; DROP TABLE IF EXISTS wanted_names")
+        self._session.execute(
+            "DROP TABLE IF EXISTS wanted; DROP TABLE IF EXISTS wanted_names; DROP TABLE IF EXISTS wanted_rows"
+        )
 
     def _by_hash(self) -> str:
         """Puts all keys into a table; a first run, whose keys are all that there are, seldom asks for it."""
@@ -175,14 +177,19 @@ class Wanted:
             self._by = self._by or self._by_hash()
             only = f" AND {self._by.format(key=source.key)}"
         selected = [f"md5_number({source.key})", source.key, *features, *(hashed[part] for part in parts)]
-        reader = self._session.execute(f"SELECT {', '.join(selected)} {source.every}{only}").fetch_record_batch(
-            BATCH_ROWS * 4
-        )
+        values = ", ".join(f"{each} AS c{place}" for place, each in enumerate(selected))
+        query = f"SELECT {values} {source.every}{only}"
+        if few and self._changed.rows <= _WANTED_ROWS:
+            # DuckDB streams a result from one thread, and fills a table with all that it may use.
+            self._session.execute(f"CREATE OR REPLACE TEMP TABLE wanted_rows AS {query}")
+            query = "FROM wanted_rows"
+        reader = self._session.execute(query).fetch_record_batch(BATCH_ROWS * 4)
         names = ["hash", "key", *(f"feature {name}" for name in columns), *parts]
         found = Partitions(folder, self._changed.bits)
         for batch in reader:
             arrays = [batch.column(0).storage, *batch.columns[1:]]
             found.add(pa.table(arrays, names=names), halves(arrays[0])[0])
+        self._session.execute("DROP TABLE IF EXISTS wanted_rows")
         return found
 
 

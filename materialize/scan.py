@@ -1,6 +1,6 @@
 """What the sources hold now, beside what the ledger says was written: raw fingerprints, in bounded memory.
 
-Each view is read once (:mod:`materialize.sources`) and compared with the ledger bucket by bucket of keys
+Each view is read once (:mod:`materialize.passes`) and compared with the ledger bucket by bucket of keys
 (:mod:`materialize.changed`). Only rows whose raw fingerprint differs are fetched, canonicalised and compared again.
 Among rows of one key the latest (event_timestamp, created_timestamp) wins, as in Feast; among equals always the same.
 """
@@ -17,7 +17,7 @@ import pyarrow as pa
 from feature_repo.errors import PinfeatherError
 from feature_repo.paths import RepoPaths
 from feature_repo.rejected import rejected_sql
-from materialize import sources
+from materialize import passes
 from materialize.changed import (
     Compared,
     Differences,
@@ -269,7 +269,7 @@ class PinScan:
         """Compare the pins ``few``; all others are as ``note`` says, each an entry with its row."""
         high, low = few
         compared = self._con.compared.get(repr(self._views[PIN_VIEW]))
-        bits = compared.found.changed.bits if compared else bits_for(note.known, sources.BUCKET_ROWS)
+        bits = compared.found.changed.bits if compared else bits_for(note.known, passes.BUCKET_ROWS)
         asked, changed = Partitions(self._con.place("few"), bits), Partitions(self._con.place("changed"), bits)
         if not len(high):
             return Differences(changed, note.rows, note.known, note.rows, note.still_empty)

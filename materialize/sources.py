@@ -1,8 +1,4 @@
-"""The sources of feature views in DuckDB: their rows in SQL, and one streamed pass over them that gives hashes.
-
-A pass reads every Parquet file once, in bounded memory, and leaves per row the hash of its key, a fingerprint of what
-the pin text and payload read, one of the other features, and its times; buckets of keys are then compared in arrays.
-"""
+"""The sources of feature views in DuckDB: their rows in SQL, and a session that passes over each of them once."""
 
 from __future__ import annotations
 
@@ -11,21 +7,21 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from feature_repo.aggregates.session import quoted
 from feature_repo.errors import PinfeatherError
 from materialize.definitions import ViewDefinition
 from materialize.file_states import FileClock, FileStates, SeenFiles, file_clock, source_files
-from materialize.hashes import SIGN, Words, bits_for, numbers_of, pairs, sorting, span
+from materialize.passes import HashedView
 from materialize.payload_fields import PAYLOAD_COLUMNS
-from materialize.spill import HashedRows, Scratch, spill_folder
+from materialize.spill import Scratch, spill_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,12 +48,10 @@ _PLAIN = "hive_partitioning = false"  # else DuckDB makes a column of every fold
 SCAN_VERSION = 3
 """Bumped when :func:`hashed`, or what is hashed of a row, changes."""
 
-BUCKET_ROWS = 1 << 17
-"""A pass makes the fewest buckets, a power of two, that hold this many rows of the view each."""
-
 _MEMORY, _THREADS = "1GB", 8
 """What DuckDB may use at most. A scan by two threads takes about a quarter of it; joins that need more go to disk."""
-_STREAM_ROWS = 1 << 16
+_PASSES = 2
+"""Passes at a time: DuckDB streams a result from one thread, however many it may use, and each pass holds memory."""
 _SETTINGS = "SET TimeZone='UTC'; SET preserve_insertion_order=false; SET streaming_buffer_size='24MB'"
 """Of each connection. The buffer lets DuckDB's threads work on while a batch is put into its buckets."""
 _FIXED = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|FLOAT|DOUBLE|BOOL|DATE|TIME|DECIMAL|UUID|unix_", re.IGNORECASE)
@@ -187,16 +181,28 @@ class Session:
 
     @contextmanager
     def ahead(self, views: Sequence[ViewDefinition]) -> Iterator[None]:
-        """Let a thread pass over ``views`` in this order while the block compares those that it has behind it."""
-        with ThreadPoolExecutor(1) as reader, self._cursor() as cursor:
+        """Let threads pass over ``views`` in this order while the block compares those that they have behind them."""
+        cursors: SimpleQueue[duckdb.DuckDBPyConnection] = SimpleQueue()
+
+        def work(view: ViewDefinition, path: Path) -> HashedView:
+            cursor = cursors.get()
+            try:
+                return self._pass(cursor, view, path)
+            finally:
+                cursors.put(cursor)
+
+        with ExitStack() as stack:
+            for _ in range(_PASSES):
+                cursors.put(stack.enter_context(self._cursor()))
+            readers = stack.enter_context(ThreadPoolExecutor(_PASSES))
             for view in views:
                 if (name := repr(view)) not in self._passes:
                     self.files(view)
-                    self._coming[name] = reader.submit(self._pass, cursor, view, self.place("pass"))
+                    self._coming[name] = readers.submit(work, view, self.place("pass"))
             try:
                 yield
             finally:
-                reader.shutdown(cancel_futures=True)
+                readers.shutdown(cancel_futures=True)
                 self._coming.clear()
 
     def _pass(self, con: duckdb.DuckDBPyConnection, view: ViewDefinition, path: Path) -> HashedView:
@@ -300,92 +306,6 @@ def view_source(con: Any, view: ViewDefinition) -> Source:
     every = f"FROM read_parquet({files}, {_PLAIN}) WHERE {present}"
     kinds = {name: types[view.columns[name]] for name in view.features}
     return Source(view, tuple(view.features), text_key, every, key, kinds, files)
-
-
-@dataclass(frozen=True)
-class LatestRows:
-    """The latest row of each key, sorted by hash, as arrays."""
-
-    high: Words
-    low: Words
-    columns: Mapping[str, Words]
-    """Those that were asked for: ``event`` with its sign bit flipped, ``text``, ``rest``."""
-
-
-class HashedView:
-    """One pass over the rows of a view. One thread at a time reads the buckets of a session's views."""
-
-    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, path: Path, scratch: Scratch) -> None:
-        self.source = source
-        self.names = tuple(source.hashed_columns)
-        counted = con.execute(f"SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata({source.files})").fetchone()
-        self.bits = bits_for(int(counted[0] or 0) if counted else 0, BUCKET_ROWS)
-        self._rows = HashedRows(path, 2 + len(self.names), self.bits)
-        self._scratch = scratch
-        self._kept: tuple[int, Sequence[str], LatestRows] | None = None
-        reader = con.execute(
-            f"SELECT md5_number({source.key}), {', '.join(source.hashed_columns.values())} {source.every}"
-        ).fetch_record_batch(_STREAM_ROWS)
-        into = np.empty((_STREAM_ROWS, 2 + len(self.names)), np.uint64)
-        for batch in reader:
-            self._rows.add(_words(batch, into))
-        self.total = self._rows.rows
-
-    @property
-    def raw_names(self) -> list[str]:
-        """What of a pass goes into the raw fingerprint of a row: its event time and all features."""
-        return [name for name in self.names if name != "created"]
-
-    def rows(self, bits: int, prefix: int, names: Sequence[str]) -> LatestRows:
-        """The latest rows of the keys whose hash begins with the ``bits`` bits ``prefix``; at least :attr:`bits`.
-
-        :param names: the columns that are wanted.
-        """
-        bucket = prefix >> (bits - self.bits)
-        if self._kept is None or self._kept[:2] != (bucket, names):
-            self._kept = None
-            self._kept = (bucket, names, self._load(bucket, names))
-        rows = self._kept[2]
-        if bits == self.bits:
-            return rows
-        place = span(rows.high, bits, prefix)
-        columns = {name: values[place] for name, values in rows.columns.items()}
-        return LatestRows(rows.high[place], rows.low[place], columns)
-
-    def _load(self, bucket: int, names: Sequence[str]) -> LatestRows:
-        width = 2 + len(self.names)
-        rows = np.empty((0, width), np.uint64)
-        # more than one piece only where keys repeat: keep their latest
-        for piece in self._rows.pieces(bucket, 8 * BUCKET_ROWS, self._scratch):
-            both = np.concatenate([rows, piece]) if len(rows) else piece
-            rows = _latest(both, self._scratch.rows("latest", len(both), width))
-        # Copies in any case: the scratch is about to be overwritten.
-        columns = {name: np.array(rows[:, 2 + self.names.index(name)]) for name in names}
-        return LatestRows(np.array(rows[:, 0]), np.array(rows[:, 1]), columns)
-
-
-def _words(batch: pa.RecordBatch, into: Words) -> Words:
-    """A batch of a pass as an array (rows, 2 + hashed columns), in ``into`` where it is large enough."""
-    rows = into[: batch.num_rows]
-    if len(rows) < batch.num_rows:
-        rows = np.empty((batch.num_rows, 1 + batch.num_columns), np.uint64)
-    rows[:, :2] = pairs(batch.column(0))
-    for place, column in enumerate(batch.columns[1:]):  # of 64 bits each, none of them null
-        values = numbers_of(column)
-        if pa.types.is_uint64(column.type):
-            rows[:, 2 + place] = values
-        else:
-            np.bitwise_xor(values, SIGN, out=rows[:, 2 + place])
-    return rows
-
-
-def _latest(rows: Words, into: Words) -> Words:
-    """The last row of each key by (event, created, hashes), sorted by key; in ``into`` where no key repeats."""
-    high, low = np.ascontiguousarray(rows[:, 0]), np.ascontiguousarray(rows[:, 1])
-    order = sorting(high, low, *rows[:, 2:].T)
-    rows = np.take(rows, order, axis=0, out=into, mode="clip")  # clip: no second buffer
-    last = np.append((rows[1:, 0] != rows[:-1, 0]) | (rows[1:, 1] != rows[:-1, 1]), True)[: len(rows)]
-    return rows if last.all() else rows[last]
 
 
 def _files(source: str) -> str:

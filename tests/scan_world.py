@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.paths import RepoPaths
 from feature_repo.pin_text import DEFAULT_TEMPLATE
-from materialize import changed, sources, spill
+from materialize import changed, passes, spill
 from materialize.definitions import RepoDefinitions, ViewDefinition
 from materialize.ledger import Ledger
 from materialize.plan import open_pin_scan, pin_changes
@@ -29,7 +29,7 @@ _TYPES = {"string": pa.string(), "string_list": pa.list_(pa.string()), "int64": 
 
 def make_small(monkeypatch):
     """Buckets of a few rows, and a spill that writes everything to disk."""
-    monkeypatch.setattr(sources, "BUCKET_ROWS", 3)
+    monkeypatch.setattr(passes, "BUCKET_ROWS", 3)
     monkeypatch.setattr(spill, "_HELD_BYTES", 1)
     monkeypatch.setattr(changed, "BATCH_ROWS", 5)
     monkeypatch.setattr(changed, "_WANTED_ROWS", 2)

@@ -7,7 +7,7 @@ from conftest import examples, random_examples
 from hypothesis import strategies as st
 from scan_world import NONE, NOW, SPACE, VIEWS, World, make_small
 
-from materialize import sources, spill
+from materialize import passes, spill
 from materialize.ledger import DOUBTFUL_RAW, Ledger
 from materialize.plan import Kind, open_pin_scan, pin_changes
 from materialize.scan import WRITTEN, FeatureScan, connect
@@ -58,7 +58,7 @@ def meaning(pin):
 
 @examples(8, 100)
 def test_exactly_what_differs_is_found(tmp_path_factory, monkeypatch, examples):
-    monkeypatch.setattr(sources, "BUCKET_ROWS", 2)
+    monkeypatch.setattr(passes, "BUCKET_ROWS", 2)
     monkeypatch.setattr(spill, "_HELD_BYTES", 1)
 
     @random_examples(examples, pin_sets, pin_sets, st.integers(1, 4))

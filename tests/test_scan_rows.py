@@ -12,7 +12,7 @@ from scan_world import NOW, World, make_small
 from test_scan import catalogue
 
 from feature_repo.errors import PinfeatherError
-from materialize import sources
+from materialize import passes
 from materialize.definitions import ViewDefinition
 from materialize.scan import connect, view_source
 
@@ -56,8 +56,8 @@ def test_among_equal_times_the_same_row_wins_in_any_order(world):
 
 
 def test_a_key_with_many_rows_is_read_in_pieces(world, monkeypatch):
-    monkeypatch.setattr(sources, "BUCKET_ROWS", 1)
-    monkeypatch.setattr(sources, "_STREAM_ROWS", 2)
+    monkeypatch.setattr(passes, "BUCKET_ROWS", 1)
+    monkeypatch.setattr(passes, "_STREAM_ROWS", 2)
     rows = [{"pin_id": "a", "title": f"{n}", "event_timestamp": NOW + timedelta(seconds=n % 50)} for n in range(100)]
     world.save("pin_text", rows)
     found, _ = world.rows("pin_text", write=True)
