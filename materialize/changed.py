@@ -20,6 +20,8 @@ from materialize.spill import Partitions
 BATCH_ROWS = 4096
 _UHUGEINT = pa.opaque(HASH, "uhugeint", "DuckDB")
 _WANTED_ROWS = 1 << 18
+_TABLE_ROWS = 1 << 15
+"""Keys at most whose rows go through a table in DuckDB, which holds them whole: some 100 MB of usual texts."""
 _Bucket = tuple[Words, Words, Words]
 _OLD = ["text_fp", "payload_fp", "event_timestamp"]
 
@@ -179,8 +181,8 @@ class Wanted:
         selected = [f"md5_number({source.key})", source.key, *features, *(hashed[part] for part in parts)]
         values = ", ".join(f"{each} AS c{place}" for place, each in enumerate(selected))
         query = f"SELECT {values} {source.every}{only}"
-        if few and self._changed.rows <= _WANTED_ROWS:
-            # DuckDB streams a result from one thread, and fills a table with all that it may use.
+        if few and self._changed.rows <= _TABLE_ROWS:
+            # DuckDB streams a result mostly from one thread, and fills a table with all that it may use.
             self._session.execute(f"CREATE OR REPLACE TEMP TABLE wanted_rows AS {query}")
             query = "FROM wanted_rows"
         reader = self._session.execute(query).fetch_record_batch(BATCH_ROWS * 4)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,10 @@ SCAN_VERSION = 3
 """Bumped when :func:`hashed`, or what is hashed of a row, changes."""
 
 _MEMORY, _THREADS = "1GB", 8
-"""What DuckDB may use at most. A scan by two threads takes about a quarter of it; joins that need more go to disk."""
+"""What DuckDB may use at most; joins that need more go to disk."""
 _PASSES = 2
-"""Passes at a time: DuckDB streams a result from one thread, however many it may use, and each pass holds memory."""
+"""Passes at a time: DuckDB streams a result mostly from the thread that fetches it, so that one keeps one processor
+busy; and each holds memory."""
 _SETTINGS = "SET TimeZone='UTC'; SET preserve_insertion_order=false; SET streaming_buffer_size='24MB'"
 """Of each connection. The buffer lets DuckDB's threads work on while a batch is put into its buckets."""
 _FIXED = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|FLOAT|DOUBLE|BOOL|DATE|TIME|DECIMAL|UUID|unix_", re.IGNORECASE)
@@ -176,8 +177,21 @@ class Session:
         if name not in self._passes:
             self.files(view)  # before the first row is read
             coming = self._coming.pop(name, None)
-            self._passes[name] = coming.result() if coming else self._pass(self._con, view, self.place("pass"))
+            self._passes[name] = self._come(coming, view) if coming else self._alone(view)
         return self._passes[name]
+
+    def _come(self, coming: Future[HashedView], view: ViewDefinition) -> HashedView:
+        """The pass of a thread; once more by itself where there was not enough memory for two."""
+        import duckdb
+
+        try:
+            return coming.result()
+        except duckdb.OutOfMemoryException:
+            wait(self._coming.values())
+            return self._alone(view)
+
+    def _alone(self, view: ViewDefinition) -> HashedView:
+        return self._pass(self._con, view, self.place("pass"))
 
     @contextmanager
     def ahead(self, views: Sequence[ViewDefinition]) -> Iterator[None]:
@@ -192,17 +206,24 @@ class Session:
                 cursors.put(cursor)
 
         with ExitStack() as stack:
-            for _ in range(_PASSES):
-                cursors.put(stack.enter_context(self._cursor()))
+            opened = [stack.enter_context(self._cursor()) for _ in range(_PASSES)]
+            for cursor in opened:
+                cursors.put(cursor)
             readers = stack.enter_context(ThreadPoolExecutor(_PASSES))
-            for view in views:
-                if (name := repr(view)) not in self._passes:
-                    self.files(view)
-                    self._coming[name] = readers.submit(work, view, self.place("pass"))
             try:
+                for view in views:
+                    if (name := repr(view)) not in self._passes:
+                        self.files(view)
+                        self._coming[name] = readers.submit(work, view, self.place("pass"))
                 yield
+            except BaseException:
+                for cursor in opened:
+                    cursor.interrupt()
+                raise
             finally:
                 readers.shutdown(cancel_futures=True)
+                done = {name: each for name, each in self._coming.items() if not each.cancelled()}
+                self._passes |= {name: each.result() for name, each in done.items() if each.exception() is None}
                 self._coming.clear()
 
     def _pass(self, con: duckdb.DuckDBPyConnection, view: ViewDefinition, path: Path) -> HashedView:

@@ -33,6 +33,7 @@ def make_small(monkeypatch):
     monkeypatch.setattr(spill, "_HELD_BYTES", 1)
     monkeypatch.setattr(changed, "BATCH_ROWS", 5)
     monkeypatch.setattr(changed, "_WANTED_ROWS", 2)
+    monkeypatch.setattr(changed, "_TABLE_ROWS", 2)
 
 
 class World:
