@@ -108,8 +108,7 @@ def train_student_bundle(
     :param encoder: the model of v1's vectors; default is the packaged one.
     :param spaces: what v1 reads; ``pin_tower`` is the fingerprint of the model of their vectors (default: ``encoder``).
     :param without: sources that are off for good.
-    :param dropout: see :class:`embedders.student_head.HeadTrainer`, ``product_penalty`` too; v2 takes
-        :data:`~embedders.student_head.SEEN_PENALTY` in any case.
+    :param dropout: as ``product_penalty`` of :class:`embedders.student_head.HeadTrainer`; v2 has a penalty of its own.
     :param features: of v1's pairs, which then hold their vectors, if they were made before.
     :param report: more keys for the manifest's ``training``.
     :raises PinfeatherError: as :func:`embedders.tower_training.train_towers`.
@@ -118,32 +117,28 @@ def train_student_bundle(
     statistics = statistics or fit_statistics(pairs, without)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.with_name(f".{folder.name}.towers")
-    places: dict[str, Path] | None = None
+    places = None
     if towers is not None:
         places = train_towers(pairs, work, template, statistics, towers, device, precision, tell, without, keep=True)
         pairs, features = replace(pairs, pin_vectors=None), None
     if features is None:
         tell("vectors of all texts")
-        query_encoder, pin_encoder = _encoders(places, encoder, device, precision)
-        features = pair_features(pairs, query_encoder, template, statistics, without=without, pin_encoder=pin_encoder)
+        query, pin = _encoders(places, encoder, device, precision)
+        features = pair_features(pairs, query, template, statistics, without=without, pin_encoder=pin)
     tell("head")
     product_penalty = SEEN_PENALTY if places else product_penalty
-    bundle = StudentBundle.make(
+    trainer = HeadTrainer(pairs, features, statistics, without, dropout, seed, product_penalty)
+    StudentBundle.make(
         name or folder.name,
-        HeadTrainer(pairs, features, statistics, without, dropout, seed, product_penalty).fit(),
+        trainer.fit(),
         statistics,
         template,
-        query_tower=None if places else (encoder.fingerprint if encoder else model_fingerprint()),
         spaces=tuple(spaces),
         metrics={},
-        training=_described(pairs, features, towers, dropout, seed)
-        | {"product_penalty": product_penalty}
-        | dict(report or {}),
+        training=_described(trainer, towers) | dict(report or {}),
         without=tuple(without),
-        pin_tower=None if places else pin_tower,
-        towers=places,
-    )
-    bundle.save(folder)
+        **_models(places, encoder, pin_tower),
+    ).save(folder)
     forget_towers(work)
     return StudentBundle.load(folder)
 
@@ -159,17 +154,24 @@ def _encoders(
     return query, query if places["query"] == places["pin"] else load_encoder(places["pin"], device, precision)
 
 
-def _described(
-    pairs: PairSet, features: PairFeatures, towers: TowerTraining | None, dropout: float, seed: int
-) -> dict[str, Any]:
+def _models(places: Mapping[str, Path] | None, encoder: Encoder | None, pin_tower: str | None) -> dict[str, Any]:
+    """What a bundle says of its models: towers of its own, or fingerprints of those whose vectors it reads."""
+    if places is not None:
+        return {"query_tower": None, "towers": places}
+    return {"query_tower": encoder.fingerprint if encoder else model_fingerprint(), "pin_tower": pin_tower}
+
+
+def _described(trainer: HeadTrainer, towers: TowerTraining | None) -> dict[str, Any]:
     """What a bundle says of its training: the pairs and the settings."""
+    pairs = trainer.pairs
     levels = pairs.levels if pairs.levels is not None else pairs.require_targets().argmax(axis=1) + 1
     return {
         "pairs": len(pairs),
-        "queries": int(features.groups.max()) + 1,
+        "queries": int(trainer.features.groups.max()) + 1,
         "levels": {str(level): int((levels == level).sum()) for level in range(1, LEVELS + 1)},
         "source": pairs.source or pairs.name,
-        "seed": seed,
-        "dropout": dropout,
+        "seed": trainer.seed,
+        "dropout": trainer.dropout,
+        "product_penalty": trainer.product_penalty,
         "towers": asdict(replace(towers, learning_rate=towers.rate)) if towers else None,
     }
