@@ -4,18 +4,17 @@ Run from the checkout's root (about 4 minutes on 2 cores):
 
     .venv/bin/python -m benchmarks.online_store
 
-A small run: ``--rows 2000 --requests 10 --vectors 5000 --rounds 1``. One feature view of 10 features, the last a vector
-of 384 numbers; the same rows for both stores, which take turns request by request. Writes are Feast's own call with
-rows as protos, ours with its publications, the best of ``--rounds`` into new stores. ``pins`` has ``vector_index``, so
-our store can search it by vector, by words and by filters on every feature; ``listed`` is the same without, as which
-Feast's store on SQLite keeps both. Reads are of ``pins``, as another process sees them (a publication), each
-request for other random entities: ``first`` has never read any of them, ``again`` has. Before each of them the same
-store answers for one pin that it knows: Feast keeps what it found out of a request for one registry of a process only,
-so that of two stores that take turns each would find it out anew, which no process with one store does. ``arrays`` is
-what a service does instead of asking Feast: ``read_columns``, an array per feature and one float32 matrix. ``engine``
-writes its own points without any of our code, what nothing could undercut: of one packed text, of a vector too, or as a
-row of ``listed`` lies in it, with its two indexes. Searches are exact, 10 nearest of ``--vectors``, with payloads; all
-features but ``title`` have an index.
+A small run: ``--rows 2000 --requests 10 --passes 1 --vectors 5000 --rounds 1``. One feature view of 10 features, the
+last a vector of 384 numbers; the same rows for both stores, which take turns request by request. Writes are Feast's own
+call with rows as protos, ours with its publications, the best of ``--rounds`` into new stores. ``pins`` has
+``vector_index``, so our store can search it by vector, by words and by filters on every feature; ``listed`` is the same
+without, as which Feast's store on SQLite keeps both. Reads are of ``pins``, each request for other random entities,
+each store read by a process that reads nothing else: ``first`` has never read any of them, ``again`` has. Python's
+garbage collector runs as it does everywhere: now and then it stops a request to go over all objects of the process, and
+``with_full_collection`` says in how many. ``arrays`` is what a service does instead of asking Feast: ``read_columns``,
+an array per feature and one float32 matrix. ``engine`` writes its own points without any of our code, what nothing
+could undercut: of one packed text, of a vector too, or as a row of ``listed`` lies in it, with its two indexes.
+Searches are exact, 10 nearest of ``--vectors``, with payloads; all features but ``title`` have an index.
 """
 
 from __future__ import annotations
@@ -23,11 +22,14 @@ from __future__ import annotations
 import argparse
 import base64
 import gc
+import hashlib
+import marshal
+import multiprocessing
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -36,113 +38,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine, save
+from benchmarks.online_shop import DIMENSION, SEED, STORES, TYPES, WORDS, Shop, make_rows, unit_vectors
 
 PACKAGES = ("feast", "qdrant-edge-py", "protobuf", "numpy")
-DIMENSION = 384
-SEED = 20
 SIZES = (1, 100, 500)
 PLAIN_ROW = "a plain row as we store it"
-NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-WORDS = ("walnut", "oak", "linen", "brass", "velvet", "rustic", "modern", "lamp", "sofa", "shelf", "garden", "basil")
 TITLES = (" ".join(WORDS[:5]), " ".join(WORDS[5:10]))
-TYPES = {
-    "title": "string",
-    "lang": "string",
-    "country": "string",
-    "clicks": "int64",
-    "saves": "int64",
-    "rate": "float64",
-    "price": "float32",
-    "active": "bool",
-    "tags": "string_list",
-    "vector": "float32_list",
-}
-STORES = {
-    "sqlite": {"type": "sqlite", "path": "online.db"},
-    "ours": {"type": "materialize.online_store.PinfeatherOnlineStore", "path": "online"},
-}
-
-
-class Shop:
-    """A Feast repository in a folder with one of the two online stores."""
-
-    def __init__(self, root: Path, kind: str) -> None:
-        from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
-        from feast.types import Array, Bool, Float32, Float64, Int64, String
-        from feast.value_type import ValueType
-
-        root.mkdir(parents=True)
-        self.config = RepoConfig(
-            project="bench",
-            provider="local",
-            registry=str(root / "registry.db"),
-            repo_path=root,
-            online_store={**STORES[kind], "path": str(root / str(STORES[kind]["path"]))},
-            entity_key_serialization_version=3,
-        )
-        self.store = FeatureStore(config=self.config)
-        self.online = root / "online"
-        kinds = [String, String, String, Int64, Int64, Float64, Float32, Bool, Array(String), Array(Float32)]
-        fields = [Field(name=name, dtype=kind) for name, kind in zip(TYPES, kinds, strict=True)]
-        fields[-1] = Field(name="vector", dtype=Array(Float32), vector_index=True, vector_length=DIMENSION)
-        pin = Entity(name="pin_id", join_keys=["pin_id"], value_type=ValueType.STRING)
-        source = FileSource(name="none", path=str(root / "none.parquet"), timestamp_field="event_timestamp")
-        listed = [*fields[:-1], Field(name="vector", dtype=Array(Float32))]
-        self.views = {
-            name: FeatureView(name=name, entities=[pin], schema=schema, source=source, ttl=timedelta(0))
-            for name, schema in (("pins", fields), ("listed", listed))
-        }
-        self.store.registry.apply_entity(pin, "bench")
-        for view in self.views.values():
-            view.entity_columns.append(Field(name="pin_id", dtype=String))
-            self.store.registry.apply_feature_view(view, "bench")
-        self.store._get_provider().update_infra("bench", [], list(self.views.values()), [], [pin], False)
-
-    def write(self, view: str, rows: list[Any], batch: int) -> float:
-        """Rows per second."""
-        provider = self.store._get_provider()
-        start = perf_counter()
-        for first in range(0, len(rows), batch):
-            provider.online_write_batch(self.config, self.views[view], rows[first : first + batch], lambda _: None)
-        return len(rows) / (perf_counter() - start)
-
-    def read(self, pins: list[str]) -> dict[str, Any]:
-        """All 10 features of some pins, through Feast."""
-        features = [f"pins:{name}" for name in TYPES]
-        return self.store.get_online_features(features, [{"pin_id": pin} for pin in pins]).to_dict()
-
-
-def make_rows(count: int) -> list[Any]:
-    """What Feast gives to an online store, pin by pin."""
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import FloatList, StringList, Value
-
-    rng = np.random.default_rng(SEED)
-    rows = []
-    for number, vector in enumerate(unit_vectors(count)):
-        words = rng.choice(WORDS, 8).tolist()
-        values = {
-            "title": Value(string_val=" ".join(words[:5])),
-            "lang": Value(string_val=("en", "de", "fr", "pt")[number % 4]),
-            "country": Value(string_val=("US", "DE", "FR", "PT", "BR")[number % 5]),
-            "clicks": Value(int64_val=number % 1000),
-            "saves": Value(int64_val=int(rng.integers(100))),
-            "rate": Value(double_val=float(rng.random())),
-            "price": Value(float_val=float(rng.random() * 100)),
-            "active": Value(bool_val=number % 2 == 0),
-            "tags": Value(string_list_val=StringList(val=words[5:])),
-            "vector": Value(float_list_val=FloatList(val=vector.tolist())),
-        }
-        key = EntityKey(join_keys=["pin_id"], entity_values=[Value(string_val=f"pin-{number}")])
-        rows.append((key, values, NOON, NOON))
-    return rows
-
-
-def unit_vectors(count: int, seed: int = SEED) -> Any:
-    """Random directions, float32 [count, 384]."""
-    vectors = np.random.default_rng(seed).standard_normal((count, DIMENSION), dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
 
 
 def milliseconds(times: list[float]) -> dict[str, float]:
@@ -221,27 +122,85 @@ def measure_engine(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def measure_reads(shops: dict[str, Shop], options: argparse.Namespace) -> dict[str, Any]:
-    """``get_online_features(...).to_dict()`` of both stores, taking turns."""
+class Reading:
+    """A process that reads from one store and nothing else, as a service does: its garbage is its own."""
+
+    def __init__(self, root: Path, kind: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=answer_reads, args=(theirs, root, kind), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def open(self) -> None:
+        """Begin as a new reader: nothing decoded yet."""
+        self._pipe.send(None)
+        self._pipe.recv()
+
+    def read(self, pins: list[str]) -> tuple[float, bool, str]:
+        """Seconds of one request, whether Python's collector went over all objects in it, a hash of the answer."""
+        self._pipe.send(pins)
+        taken: tuple[float, bool, str] = self._pipe.recv()
+        return taken
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def answer_reads(pipe: Any, root: Path, kind: str) -> None:
+    """The process of :class:`Reading`."""
     from materialize.stores.session import close_all
 
+    shop = Shop(root, kind)
+    full: list[float] = []
+    gc.callbacks.append(lambda phase, about: full.append(0) if about["generation"] == 2 and phase == "start" else None)
+    with suppress(EOFError):
+        while True:
+            pins = pipe.recv()
+            if pins is None:
+                close_all()
+                shop.read(["pin-0"])
+                pipe.send(None)
+                continue
+            full.clear()
+            start = perf_counter()
+            answer = shop.read(pins)
+            seconds, collected = perf_counter() - start, bool(full)
+            values = marshal.dumps(sorted(answer.items()), 2)  # later versions say which objects are shared
+            digest = hashlib.sha256(values).hexdigest()
+            del values
+            del answer
+            pipe.send((seconds, collected, digest))
+
+
+def measure_reads(shops: dict[str, Shop], options: argparse.Namespace) -> dict[str, Any]:
+    """``get_online_features(...).to_dict()`` of both stores, each in a process of its own, taking turns."""
     report: dict[str, Any] = {}
     for size in SIZES:
-        close_all()  # a new reader: nothing decoded yet
-        times: dict[str, list[float]] = {kind: [] for kind in ("sqlite", "ours first", "ours again")}
-        for shop in shops.values():
-            shop.read(["pin-0"])
-        for pins in requests(options.requests, size, options.rows, seed=size):
-            answers = []
-            for kind, seconds in times.items():
-                shop = shops[kind.split()[0]]
-                shop.read(["pin-0"])
-                start = perf_counter()
-                answers.append(shop.read(pins))
-                seconds.append(perf_counter() - start)
-            if not answers[0] == answers[1] == answers[2]:
-                raise SystemExit(f"The stores disagree on {pins[:3]}...")
-        report[str(size)] = {kind: milliseconds(seconds) for kind, seconds in times.items()}
+        readings = {kind: Reading(shop.root, kind) for kind, shop in shops.items()}
+        taken: dict[str, list[tuple[float, bool, str]]] = {kind: [] for kind in ("sqlite", "ours first", "ours again")}
+        for turn in range(options.passes):
+            for reading in readings.values():
+                reading.open()
+            asked = list(requests(options.requests, size, options.rows, seed=size + turn))
+            for kind in ("ours first", "ours again"):
+                for pins in asked:
+                    taken["sqlite"].append(readings["sqlite"].read(pins))
+                    taken[kind].append(readings["ours"].read(pins))
+                    if taken["sqlite"][-1][2] != taken[kind][-1][2]:
+                        raise SystemExit(f"The stores disagree on {pins[:3]}...")
+        for reading in readings.values():
+            reading.close()
+        report[str(size)] = {
+            kind: {
+                **milliseconds([seconds for seconds, _, _ in each]),
+                "requests": len(each),
+                "with_full_collection": sum(collected for _, collected, _ in each),
+            }
+            for kind, each in taken.items()
+        }
     return report
 
 
@@ -338,7 +297,10 @@ def print_tables(report: dict[str, Any]) -> None:
     for part in ("get_online_features", "arrays"):
         for size, kinds in report[part].items():
             for kind, times in kinds.items():
-                print(f"{part:20}{size:>5} {kind:14}p50 {times['p50_ms']:>8}  p99 {times['p99_ms']:>8} ms")
+                full = (
+                    f", {times['with_full_collection']} of {times['requests']} collect" if "requests" in times else ""
+                )
+                print(f"{part:20}{size:>5} {kind:14}p50 {times['p50_ms']:>8}  p99 {times['p99_ms']:>8} ms{full}")
     for name, times in report["search"].items():
         if isinstance(times, dict):
             print(f"search {name:45}p50 {times['p50_ms']:>8}  p99 {times['p99_ms']:>8} ms")
@@ -350,13 +312,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000, help="rows of the view (default 20000)")
     parser.add_argument("--batch", type=int, default=20_000, help="rows of one write (default 20000)")
     parser.add_argument("--requests", type=int, default=100, help="requests of each kind and size (default 100)")
+    parser.add_argument(
+        "--passes", type=int, default=5, help="times that new readers are asked all of them (default 5)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="times that everything is written (default 3)")
     parser.add_argument("--vectors", type=int, default=100_000, help="vectors that are searched (default 100000)")
     parser.add_argument("--cache-mb", type=int, default=256, help="decoded rows a reader keeps (default 256, ours too)")
     parser.add_argument("--out", type=Path, help="the JSON report; default results/online_store.json")
     options = parser.parse_args()
     report = machine("online_store", PACKAGES)
-    report |= {"rows": options.rows, "requests": options.requests, "rounds": options.rounds, "batch": options.batch}
+    report |= {
+        "rows": options.rows,
+        "requests": options.requests,
+        "passes": options.passes,
+        "rounds": options.rounds,
+        "batch": options.batch,
+    }
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         rows = make_rows(options.rows)

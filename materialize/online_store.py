@@ -34,10 +34,10 @@ from feast.repo_config import FeastConfigBaseModel
 from pydantic import Field, PrivateAttr, StrictBool, StrictStr, model_validator
 
 from .feast_plan import planned_collections
-from .feast_response import LATE, LateResponse, ViewRead, unique_entities
+from .feast_response import LATE, LateResponse, ViewRead, requested
 from .stores.errors import BadInputError, NoPublicationError
 from .stores.feast_documents import Document, DocumentQuery, find_documents
-from .stores.feast_reads import ReadRow, RowRequest, read_points, read_rows
+from .stores.feast_reads import ReadRow, RowRequest, read_rows, read_stored
 from .stores.feast_rows import FeastView, Row
 from .stores.feast_tables import drop_rows, is_settled, settle, tear_down, write_rows
 from .stores.feast_values import entity_of
@@ -211,7 +211,7 @@ class PinfeatherOnlineStore(OnlineStore):
         if not entity_keys:
             return []
         entities = [entity_of(key) for key in entity_keys]
-        request = RowRequest(FeastView.of(config, table), entities, requested_features)
+        request = RowRequest.of(FeastView.of(config, table), entities, requested_features)
         with self._session(config).reading() as store:
             return read_rows(store, [request])[0]
 
@@ -240,17 +240,15 @@ class PinfeatherOnlineStore(OnlineStore):
         A row older than its view's ttl has the status OUTSIDE_MAX_AGE and keeps its values, as where Feast serves
         precomputed vectors.
         """
-        requests, groups = [], []
+        wanted = []
         for table, features in grouped_refs:
             _must_be_online(table)
-            entities, places, length = unique_entities(table, join_key_values, entity_name_to_join_key_map)
-            requests.append(RowRequest(FeastView.of(config, table), entities, features))
-            groups.append((table, places, length))
+            view = FeastView.of(config, table)
+            wanted.append(requested(view, table, features, join_key_values, entity_name_to_join_key_map))
         with self._session(config).reading() as store:
-            found = read_points(store, requests)
+            found = read_stored(store, [each.request for each in wanted])
         reads = [
-            ViewRead(table, request, points, places, length)
-            for request, points, (table, places, length) in zip(requests, found, groups, strict=True)
+            ViewRead(table, each, rows) for (table, _), each, rows in zip(grouped_refs, wanted, found, strict=True)
         ]
         late = LATE.get()
         if late is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from test_online_store_values import SCALARS, every_value, rows
 
 from materialize.feast_response import LateResponse
+from materialize.stores.session import close_all
 
 pytest_plugins = ["feast_places"]
 
@@ -151,3 +154,25 @@ def test_a_view_without_rows_or_types_of_its_own(shop: Shop) -> None:
     (found,) = shop.read("counts:at", pin_id=["p1"])["at"]
     assert isinstance(found, datetime)
     assert found == NOON
+
+
+def test_an_answer_keeps_no_object_of_a_row_for_the_garbage_collector(tmp_path: Path) -> None:
+    from feast import types
+
+    shop = Shop(tmp_path, path="online")
+    view = shop.view("text", {"title": types.String, "sizes": types.Array(types.Float32)})
+    shop.apply(view)
+    pins = [f"p{number}" for number in range(200)]
+    shop.write(view, *((entity_key(pin_id=pin), {"title": proto("Oak"), "sizes": proto([1.0, 2.0])}) for pin in pins))
+    close_all()  # the next read is one of a publication, which keeps rows
+    try:
+        shop.ask("text:title", "text:sizes", pin_id=["nobody"])  # Feast's own objects
+        for _ in range(2):  # rows that were never read, and kept ones
+            gc.collect()
+            before = len(gc.get_objects())
+            response = shop.ask("text:title", "text:sizes", pin_id=pins)
+            gc.collect()
+            assert len(gc.get_objects()) - before < len(pins) / 2
+            assert response.to_dict()["sizes"][-1] == [1.0, 2.0]
+    finally:
+        close_all()

@@ -129,16 +129,16 @@ def test_rows_are_kept_whole_whatever_was_asked_for(collection: EdgeCollection) 
 def test_the_least_recently_used_rows_go_first() -> None:
     cache = RowCache(1000)
     rows = cache.rows_of(owner := Owner())
-    row = ("x", NOTHING, None, 300)
+    row = ("x", NOTHING, 300, False)
     for point_id in ("a", "b", "c"):
         rows.keep({point_id: row})
     assert rows.find(["a"], False) == {"a": row}
     rows.keep({"d": row})
     assert list(rows.find(["a", "b", "c", "d"], False)) == ["a", "c", "d"]
-    rows.keep({"c": ("x", NOTHING, None, 500)})
+    rows.keep({"c": ("x", NOTHING, 500, False)})
     assert cache.bytes == 800
     assert list(rows.find(["a", "c", "d"], False)) == ["c", "d"]
-    rows.keep({"e": ("x", NOTHING, None, 1001)})
+    rows.keep({"e": ("x", NOTHING, 1001, False)})
     assert (len(cache), cache.bytes) == (0, 0)
     assert owner is not None
 
@@ -149,7 +149,7 @@ class Owner:
 
 def test_rows_without_vectors_do_not_answer_for_vectors() -> None:
     rows = RowCache(1000).rows_of(owner := Owner())
-    rows.keep({"a": ("a", NOTHING, None, 1), "b": ("b", NOTHING, (), 1)})
+    rows.keep({"a": ("a", NOTHING, 1, False), "b": ("b", NOTHING, 1, True)})
     assert list(rows.find(["a", "b"], True)) == ["b"]
     assert list(rows.find(["a", "b"], False)) == ["a", "b"]
     assert owner is not None
@@ -159,8 +159,8 @@ def test_collections_share_the_bytes_and_not_the_rows() -> None:
     cache = RowCache(1000)
     first, second = Owner(), Owner()
     one, other = cache.rows_of(first), cache.rows_of(second)
-    one.keep({"a": ("of one", NOTHING, None, 100)})
-    other.keep({"a": ("of the other", NOTHING, None, 100)})
+    one.keep({"a": ("of one", NOTHING, 100, False)})
+    other.keep({"a": ("of the other", NOTHING, 100, False)})
     assert one.find(["a"], False)["a"][0] == "of one"
     del first
     gc.collect()
@@ -194,8 +194,7 @@ def test_the_garbage_collector_does_not_look_at_kept_rows(collection: EdgeCollec
     gc.collect()
     before = len(gc.get_objects())
     collection.get_many([pin(n) for n in range(ROWS)], True, True)
-    for _ in range(3):  # a pass for each depth of tuples
-        gc.collect()
+    gc.collect()
     assert len(cache) == ROWS
     assert len(gc.get_objects()) - before < ROWS / 2
 
@@ -221,7 +220,7 @@ def test_threads_read_through_one_cache(collection: EdgeCollection) -> None:
         thread.join()
     assert wrong == []
     assert 0 < cache.bytes <= 6000
-    assert cache.bytes == sum(row[3] for row in cache._rows.values())
+    assert cache.bytes == sum(row[2] for row in cache._rows.values())
 
 
 def test_bad_paths_and_ids_are_refused_with_a_cache_too(collection: EdgeCollection) -> None:

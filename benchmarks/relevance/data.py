@@ -1,8 +1,9 @@
 """The judged sets of the tables, and the one split of each: fold 0 judges, the rest trains.
 
-The same split for every table, teacher and student; queries of the two sides share no words in another order or number
-(:func:`embedders.evaluation.folds.query_folds`). The sets are not part of Pinfeather; ``../shared/data`` beside the
-checkout holds them, or the folder that ``PINFEATHER_SHARED_DATA`` names. What else is held out of them was never here.
+The same split for every table, teacher and student (:mod:`benchmarks.relevance.folds` takes the other folds in turn);
+queries of the two sides share no words in another order or number (:func:`embedders.evaluation.folds.query_folds`). The
+sets are not part of Pinfeather; ``../shared/data`` beside the checkout holds them, or the folder that
+``PINFEATHER_SHARED_DATA`` names. What else is held out of them was never here.
 """
 
 from __future__ import annotations
@@ -49,19 +50,19 @@ def load(name: str) -> PairSet:
     return readers[name]()
 
 
-def split(name: str) -> tuple[PairSet, PairSet]:
+def split(name: str, fold: int = JUDGE_FOLD) -> tuple[PairSet, PairSet]:
     """(train, judge) of one of :data:`SETS`: query-disjoint, the same on every machine.
 
     :raises PinfeatherError: as :func:`load`.
     """
     pairs = load(name)
-    judges = query_folds(pairs.queries, FOLDS, SEED) == JUDGE_FOLD
+    judges = query_folds(pairs.queries, FOLDS, SEED) == fold
     return pairs.subset(~judges), pairs.subset(judges)
 
 
-def may_train(query: str) -> bool:
+def may_train(query: str, fold: int = JUDGE_FOLD) -> bool:
     """Whether a query that is in neither set would be on the training side."""
-    return bool(query_folds([query], FOLDS, SEED)[0] != JUDGE_FOLD)
+    return bool(query_folds([query], FOLDS, SEED)[0] != fold)
 
 
 def of_queries(pairs: PairSet, size: int, seed: int = 0) -> PairSet:

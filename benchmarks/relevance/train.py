@@ -89,11 +89,11 @@ def retrieved(train: PairSet, size: int, encoder: Encoder, seed: int = 0) -> Pai
     )
 
 
-def invented(train: PairSet, size: int, encoder: Encoder, seed: int = 0) -> PairSet:
+def invented(train: PairSet, size: int, encoder: Encoder, seed: int = 0, fold: int = data.JUDGE_FOLD) -> PairSet:
     """About ``size`` pairs of a query made of neighbouring words of a product's title, and a product.
 
     Each query comes with that product, with three of the twelve that are nearest to it, and with four of the next 108.
-    None would belong to the judged fold if somebody had asked it.
+    None would belong to the judged ``fold`` if somebody had asked it.
 
     :raises PinfeatherError: if there are too few products, or their titles do not hold so many different queries.
     """
@@ -101,7 +101,7 @@ def invented(train: PairSet, size: int, encoder: Encoder, seed: int = 0) -> Pair
         raise PinfeatherError(f"{train.name} has {len(train.pins)} products: at least {least} are needed.")
     random = np.random.default_rng([seed, 7])
     pins = np.nan_to_num(encode_pairs(train, encoder, DEFAULT_TEMPLATE)[3])
-    queries = _title_queries(train, size // EACH, random)
+    queries = _title_queries(train, size // EACH, random, fold)
     vectors = encoder.encode(list(queries))
     found: list[tuple[str, int]] = []
     for (query, own), vector in zip(queries.items(), vectors, strict=True):
@@ -118,7 +118,7 @@ def invented(train: PairSet, size: int, encoder: Encoder, seed: int = 0) -> Pair
     )
 
 
-def _title_queries(train: PairSet, count: int, random: np.random.Generator) -> dict[str, int]:
+def _title_queries(train: PairSet, count: int, random: np.random.Generator, fold: int) -> dict[str, int]:
     """``count`` queries of one to four words, each with the number of the product whose title it is from."""
     titles = [(pin.title or "").split()[:FIRST_WORDS] for pin in train.pins]
     asked, found = set(train.queries), dict[str, int]()
@@ -130,7 +130,7 @@ def _title_queries(train: PairSet, count: int, random: np.random.Generator) -> d
             most = min(int(random.choice([1, 2, 3, 4], p=[0.1, 0.35, 0.35, 0.2])), len(words))
             start = int(random.integers(len(words) - most + 1))
             query = " ".join(words[start : start + most]).lower().strip(",.-()/& ")
-            if len(query) > 3 and query not in asked and data.may_train(query):
+            if len(query) > 3 and query not in asked and data.may_train(query, fold):
                 found.setdefault(query, pin)
             if len(found) >= count:
                 return found
@@ -138,7 +138,12 @@ def _title_queries(train: PairSet, count: int, random: np.random.Generator) -> d
 
 
 def distilled(
-    trains: list[PairSet], teacher: Labeller, pool: int, encoder: Encoder, inventions: Mapping[str, int] | None = None
+    trains: list[PairSet],
+    teacher: Labeller,
+    pool: int,
+    encoder: Encoder,
+    inventions: Mapping[str, int] | None = None,
+    fold: int = data.JUDGE_FOLD,
 ) -> PairSet:
     """What the student learns from: judged, retrieved and invented pairs of all sets, with their targets."""
     total = sum(len(train) for train in trains)
@@ -149,7 +154,7 @@ def distilled(
             more = retrieved(train, size, encoder)
             parts.append(replace(more, targets=soft_labels(teacher, more)))
         if size := (inventions or {}).get(train.name, 0):
-            more = invented(train, size, encoder)
+            more = invented(train, size, encoder, fold=fold)
             parts.append(replace(more, targets=soft_labels(teacher, more)))
     return together("shops", *parts)
 
@@ -158,18 +163,19 @@ def trained(
     trains: list[PairSet],
     teacher_folder: Path,
     student_folder: Path,
-    whole_folder: Path,
+    whole_folder: Path | None,
     settings: CrossSettings,
     training: TeacherTraining,
     towers: TowerTraining,
     pool: int,
     encoder: Encoder | None = None,
     inventions: Mapping[str, int] | None = None,
+    fold: int = data.JUDGE_FOLD,
 ) -> dict[str, Any]:
     """Train what is not there, and give the wall and processor seconds of each stage, of former runs too.
 
-    These are ``teacher``, ``labels``, ``student``, and ``whole``: a student with all weights of its towers trained.
-    They are kept in ``times.json`` beside the student. Of a training that was interrupted the last part counts.
+    These are ``teacher``, ``labels``, ``student``, and ``whole``: a student with all weights of its towers trained
+    (None: not). They are kept in ``times.json`` beside the student. Of an interrupted training the last part counts.
     """
     encoder = encoder or packaged()
     kept = student_folder.with_name("times.json")
@@ -192,11 +198,13 @@ def trained(
             people, teacher_folder, settings=settings, training=training, tell=print, encoder=encoder
         )
         stage("teacher", **manifest.training)
-    students = {"student": (student_folder, towers), "whole": (whole_folder, replace(towers, rank=0))}
+    students = {"student": (student_folder, towers)}
+    if whole_folder:
+        students["whole"] = (whole_folder, replace(towers, rank=0))
     if all(folder.is_dir() for folder, _ in students.values()):
         return took
     teacher = Teacher.load(teacher_folder)
-    pairs = distilled(trains, teacher, pool, encoder, inventions)
+    pairs = distilled(trains, teacher, pool, encoder, inventions, fold)
     if took.get("labels", {}).get("teacher") != teacher.fingerprint:  # else they were there before
         stage("labels", pairs=len(pairs), teacher=teacher.fingerprint)
     report = {"teacher": teacher.name, "teacher_version": teacher.fingerprint, "human_share": HUMAN_SHARE}

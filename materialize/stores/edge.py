@@ -31,6 +31,7 @@ from .files import copy_tree
 from .layout import PACKED
 from .points import DEFAULT_VECTOR, CollectionSpec, Hit, Point, SparseVector
 from .port import PayloadFields
+from .row_cache import StoredRow
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,13 @@ class EdgeReads(ABC):
     ) -> list[Point | None]:
         """See :class:`~.port.VectorStore`."""
         return self._open(name).get_many(ids, with_payload, with_vectors)
+
+    @_again
+    def rows(
+        self, name: str, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool
+    ) -> Sequence[StoredRow]:
+        """As :meth:`get_many`, but rows may be as they are kept: whole, for :func:`~.row_cache.point_of`."""
+        return self._open(name).rows(ids, with_payload, with_vectors)
 
     @_again
     def get_sparse(self, name: str, ids: Sequence[str], using: str) -> list[SparseVector | None]:

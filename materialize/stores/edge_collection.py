@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf, nextafter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import qdrant_edge as engine
 
@@ -36,8 +36,9 @@ from .edge_search import first_look, nearest_matching
 from .payload import Packing, Selection, path_of, select, selection
 from .points import CollectionSpec, FloatVector, Hit, IndexKind, Point, SparseVector
 from .port import PayloadFields
-from .row_cache import CollectionRows, RowCache, cached_row, point_of
+from .row_cache import ABSENT, CachedRow, CollectionRows, RowCache, StoredRow, cached_row, point_of
 
+T = TypeVar("T")
 CLOSE_SECONDS = 10.0
 """So long closing waits for reads."""
 BATCH = 500
@@ -202,7 +203,17 @@ class EdgeCollection:
         """Points in the order asked; duplicates are one shared object."""
         if self._rows is None:
             return self._points(list(ids), with_payload, with_vectors)
-        return self._cached(list(ids), with_payload, with_vectors and bool(self._dense), self._rows)
+        parts = _selected(with_payload)
+        rows = self._cached(list(ids), with_vectors, self._rows)
+        points = {point_id: point_of(row, parts, with_vectors) for point_id, row in rows.items()}
+        return [points[point_id] for point_id in ids]
+
+    def rows(self, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> Sequence[StoredRow]:
+        """As :meth:`get_many`, but as they are kept where they are: whole, and not unpacked yet."""
+        if self._rows is None:
+            return self._points(list(ids), with_payload, with_vectors)
+        rows = self._cached(list(ids), with_vectors, self._rows)
+        return [rows[point_id] for point_id in ids]
 
     def get_sparse(self, ids: Sequence[str], using: str) -> list[SparseVector | None]:
         """The sparse vector ``using`` of each of ``ids``, None where there is none."""
@@ -236,11 +247,13 @@ class EdgeCollection:
 
     def _points(self, ids: list[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
         """As :meth:`get_many`, and keeps nothing."""
-        found = self._read(list(dict.fromkeys(ids)), with_payload, with_vectors)
+        found = self._read(list(dict.fromkeys(ids)), with_payload, with_vectors, lambda point: point)
         return [found.get(point_id) for point_id in ids]
 
-    def _read(self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool) -> dict[str, Point]:
-        """The points that there are of distinct ids, by the id as it was given."""
+    def _read(
+        self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool, form: Callable[[Point], T]
+    ) -> dict[str, T]:
+        """The points that there are of distinct ids, each in a form, by the id as it was given."""
         if not wanted:
             return {}
         fields, parts = self._fields(with_payload)
@@ -252,29 +265,27 @@ class EdgeCollection:
                 for point_id in wanted:
                     check_id(point_id)
                 raise
-            points = [self._point(record, parts) for record in records]
-        found = {point.id: point for point in points}
+            found: dict[str, T] = {}
+            for record in records:  # one after another: objects of all of them keep the garbage collector busy
+                point = self._point(record, parts)
+                found[point.id] = form(point)
         for point_id in [point_id for point_id in wanted if point_id not in found]:
             if (canonical := check_id(point_id)) in found:
                 found[point_id] = found[canonical]
         return found
 
-    def _cached(
-        self, ids: list[str], with_payload: PayloadFields, with_vectors: bool, cache: CollectionRows
-    ) -> list[Point | None]:
-        """As :meth:`get_many`, from whole rows that were read before; reads the others."""
-        parts = _selected(with_payload)
+    def _cached(self, ids: list[str], with_vectors: bool, cache: CollectionRows) -> dict[str, CachedRow]:
+        """The row of each id, from those that were read before; reads the others."""
+        with_vectors = with_vectors and bool(self._dense)
         distinct = list(dict.fromkeys(ids))
         rows = cache.find(distinct, with_vectors)
-        points = {point_id: point_of(row, parts, with_vectors) for point_id, row in rows.items()}
         if len(rows) < len(distinct):
             missing = [point_id for point_id in distinct if point_id not in rows]
-            found = self._read(missing, True, with_vectors)
-            cache.keep({point_id: cached_row(found.get(point_id), with_vectors) for point_id in missing})
-            if parts is not None:
-                found = {key: Point(p.id, select(p.payload, parts), p.vectors) for key, p in found.items()}
-            points.update(found)
-        return [points.get(point_id) for point_id in ids]
+            found = self._read(missing, True, with_vectors, lambda point: cached_row(point, with_vectors))
+            fresh = {point_id: found.get(point_id, ABSENT) for point_id in missing}
+            cache.keep(fresh)
+            rows |= fresh
+        return rows
 
     def search(
         self,

@@ -52,6 +52,7 @@ __all__ = [
     "decode_key",
     "decode_numbers",
     "decode_value",
+    "decode_values",
     "encode_key",
     "encode_value",
     "entity_collection",
@@ -237,11 +238,16 @@ def feature_path(name: str) -> str:
 
 def decode_feature(points: Sequence[Point | Hit | None], name: str, type_name: str) -> list[Any]:
     """One feature of many points, in their order; None where the point, the feature or its value is missing."""
-    kind = canonical_type(type_name)
     try:  # as rows are; anything else, such as a row that is not there, takes half as long again
         found = [point.payload["f"].get(name) for point in points]  # type: ignore[union-attr]
     except (AttributeError, KeyError):
         found = [None if point is None else point.payload.get("f", {}).get(name) for point in points]
+    return decode_values(found, type_name)
+
+
+def decode_values(found: Sequence[Any], type_name: str) -> list[Any]:
+    """:func:`decode_feature` of the stored values of a feature, None where there is none."""
+    kind = canonical_type(type_name)
     if kind in NATURAL:
         plain = NATURAL[kind]
         return [value if type(value) is plain else decode_value(value, kind) for value in found]

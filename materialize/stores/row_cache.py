@@ -12,7 +12,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 from .payload import Selection, select
 from .points import FloatVector, Point
@@ -20,42 +20,50 @@ from .points import FloatVector, Point
 _ROW_BYTES = 500
 """A row's share of the cache's own objects: key, entry, links."""
 _ARRAY_BYTES = 300
-_VECTORS: Final = 2
-_SIZE: Final = 3
+_PAYLOAD: Final = 1
+_SIZE: Final = 2
+_HAS_VECTORS: Final = 3
+_VECTORS: Final = 4
 """Places in a row."""
 
-CachedRow = tuple[str, bytes | None, tuple[tuple[str, FloatVector], ...] | None, int]
-"""A whole row: its id; its marshalled payload, None where there is no point; its vectors, None where they were never
-read; estimated bytes in memory.
+CachedRow = tuple[Any, ...]
+"""A whole row: its id; its marshalled payload, None where there is no point; estimated bytes in memory; whether its
+vectors were read; of each of these its name and its array.
 
-Plain tuples of texts, bytes, numbers and arrays: the garbage collector lets go of them after a few passes, so that a
-full collection, which stops every thread, takes a third of the time for them, about 0.1 µs a row. A dict in it, or a
-class, would undo that. Marshalling is exact for all that JSON has.
+One flat tuple of texts, bytes, numbers and arrays: the garbage collector lets go of it at its next pass, so that a full
+collection, which stops every thread, has nothing to do with it. A dict or a tuple in it would undo that. Marshalling is
+exact for all that JSON has.
 """
+ABSENT: CachedRow = "", None, _ROW_BYTES, True
+"""Where there is no point."""
+StoredRow = CachedRow | Point | None
+"""What a store has of a row: as it is kept, or as it was read."""
 
 
-def cached_row(point: Point | None, with_vectors: bool) -> CachedRow:
+def cached_row(point: Point, with_vectors: bool) -> CachedRow:
     """A row as it was read whole, its vectors too or not."""
-    if point is None:
-        return "", None, (), _ROW_BYTES
     payload = marshal.dumps(point.payload)
     size = _ROW_BYTES + len(payload)
-    for vector in point.vectors.values():
+    vectors: list[str | FloatVector] = []
+    for name, vector in point.vectors.items():
         size += _ARRAY_BYTES + vector.nbytes
-    return point.id, payload, tuple(point.vectors.items()) if with_vectors else None, size
+        vectors += [name, vector]
+    return point.id, payload, size, with_vectors, *vectors
 
 
-def point_of(row: CachedRow, parts: Selection | None, with_vectors: bool) -> Point | None:
+def point_of(row: StoredRow, parts: Selection | None = None, with_vectors: bool = True) -> Point | None:
     """What a read gives of a row, None where there is no point; arrays are shared with other reads.
 
     :param parts: what the read wants of the payload, None for all.
     """
-    point_id, marshalled, kept, _ = row
+    if row is None or isinstance(row, Point):
+        return row
+    marshalled = row[_PAYLOAD]
     if marshalled is None:
         return None
     payload = {} if parts == {} else marshal.loads(marshalled)
-    vectors = dict(kept) if with_vectors and kept else {}
-    return Point(point_id, select(payload, parts) if parts else payload, vectors)
+    vectors = {row[place]: row[place + 1] for place in range(_VECTORS, len(row), 2)} if with_vectors else {}
+    return Point(row[0], select(payload, parts) if parts else payload, vectors)
 
 
 class RowCache:
@@ -68,7 +76,7 @@ class RowCache:
         self.max_bytes = max_bytes
         self._left = max_bytes
         self._lock = threading.Lock()
-        self._rows: OrderedDict[tuple[int, str], CachedRow] = OrderedDict()
+        self._rows: OrderedDict[str, CachedRow] = OrderedDict()
         self._bytes = 0
         self._numbers = count()
         self._gone: deque[int] = deque()
@@ -95,9 +103,9 @@ class RowCache:
         with self._lock:
             self._sweep()
             for point_id in ids:
-                key = (number, point_id)
+                key = f"{number} {point_id}"
                 row = rows.get(key)
-                if row is not None and not (with_vectors and row[_VECTORS] is None):
+                if row is not None and (row[_HAS_VECTORS] or not with_vectors):
                     rows.move_to_end(key)
                     found[point_id] = row
         return found
@@ -107,10 +115,11 @@ class RowCache:
         with self._lock:
             self._sweep()
             for point_id, row in fresh.items():
-                former = self._rows.pop((number, point_id), None)
+                key = f"{number} {point_id}"
+                former = self._rows.pop(key, None)
                 if former is not None:
                     self._bytes -= former[_SIZE]
-                self._rows[number, point_id] = row
+                self._rows[key] = row
                 self._bytes += row[_SIZE]
             self._shrink()
 
@@ -127,8 +136,8 @@ class RowCache:
     def _sweep(self) -> None:
         """Drop the rows of collections that are gone."""
         while self._gone:
-            number = self._gone.popleft()
-            for key in [key for key in self._rows if key[0] == number]:
+            start = f"{self._gone.popleft()} "
+            for key in [key for key in self._rows if key.startswith(start)]:
                 self._bytes -= self._rows.pop(key)[_SIZE]
 
 
