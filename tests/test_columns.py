@@ -247,7 +247,7 @@ def test_room_is_made_at_once_for_rows_that_are_expected() -> None:
 def test_rows_make_room_for_columns() -> None:
     rows = RowCache(10_000)
     kept = rows.rows_of(owner := Columns(ColumnCache(0)))
-    kept.keep({str(n): (str(n), None, None, 100) for n in range(100)})
+    kept.keep({str(n): (str(n), None, 100, True) for n in range(100)})
     assert rows.bytes == 10_000
     cache = ColumnCache(4_000, rows.leave)
     columns = cache.columns()
