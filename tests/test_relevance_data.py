@@ -34,6 +34,12 @@ def test_a_split_keeps_every_pair_on_one_side_and_queries_apart(shops, name):
     assert as_rows(data.split(name)[1]) == as_rows(judge)
 
 
+def test_over_all_folds_every_pair_is_judged_once(shops):
+    judged = [pair for fold in range(data.FOLDS) for pair in as_rows(data.split("homedepot", fold)[1])]
+    assert sorted(judged, key=repr) == sorted(as_rows(data.load("homedepot")), key=repr)
+    assert as_rows(data.split("homedepot", 3)[1]) != as_rows(data.split("homedepot")[1])
+
+
 def test_targets_are_made_of_what_the_raters_said(shops):
     shop = data.load("crowdflower")
     assert shop.targets[0].max() > 0.9999 > shop.targets[1].max()  # all agreed; one was a step off
@@ -139,7 +145,9 @@ def test_invented_queries_are_words_of_a_title_and_of_no_judged_fold(splits, sma
     for query in set(some.queries):
         assert any(query in title for title in titles)
         assert any(query in title for asked, title in pairs if asked == query)
-    assert (query_folds(some.queries, data.FOLDS, data.SEED) != data.JUDGE_FOLD).all()
+    for fold in (data.JUDGE_FOLD, 3):
+        asked = train.invented(side, 80, small_encoder, fold=fold).queries
+        assert (query_folds(asked, data.FOLDS, data.SEED) != fold).all()
     assert some.levels is None
     with pytest.raises(PinfeatherError, match="ask for fewer"):
         train.invented(side, 100_000, small_encoder)

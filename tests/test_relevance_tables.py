@@ -15,6 +15,7 @@ from benchmarks.relevance import (
     data,
     distillation,
     features,
+    folds,
     languages,
     languages_data,
     render,
@@ -69,6 +70,19 @@ def test_baselines_and_students_are_judged_on_both_sets(splits, small_encoder, n
     assert [row["pairs"] for row in found["rows"][::3]] == [len(judge) for _, judge in splits]
     assert found["kept"] == []
     assert all(row["auroc_4"] > 0.6 for row in found["rows"])
+
+
+def test_folds_are_judged_together_in_the_order_of_their_answers(splits):
+    sides = [judge.subset(np.arange(len(judge)) % 2 == half) for _, judge in splits[:1] for half in (0, 1)]
+    even = [np.full((len(side), 5), 0.2) for side in sides]
+    right = [Answer("right", flat, side.levels.astype(float)) for flat, side in zip(even, sides, strict=True)]
+    levels = [Answer("levels", np.eye(5)[side.levels - 1]) for side in sides]
+    given = [(side, answers) for side, *answers in zip(sides, right, levels, strict=True)]
+    judge, answers = folds.pooled("both", given)
+    assert len(judge) == len(splits[0][1])
+    measured = measured_answers(judge, answers, samples=5)
+    assert {name: each.point["auroc_4"] for name, each in measured.items()} == {"right": 1.0, "levels": 1.0}
+    assert measured["levels"].point["accuracy"] == 1.0
 
 
 def test_every_feature_is_in_a_group_and_a_group_left_out_is_gone(splits, small_encoder):
@@ -165,7 +179,8 @@ def reports(splits, captions, small_encoder, none, tmp_path, monkeypatch):
     few = distillation.table(splits, Oracle(), 80, small_encoder, (1,), (0,), samples=20)
     contents = {
         "training": {"teacher": stage, "labels": stage, "student": stage},
-        "backbones": backbones.table(splits, none, small_encoder, samples=20),
+        "backbones": (judged := backbones.table(splits, none, small_encoder, samples=20)),
+        "folds": {**judged, "folds": [{**row, "fold": fold} for row in judged["rows"] for fold in (0, 1)]},
         "sources": {"rows": shown, "generated": {"pins": 60, "rows": steps}},
         "distillation": distillation.table(splits, Oracle(), 40, small_encoder, (1, 3), (0,), samples=20),
         "distillation_small": few,
@@ -253,3 +268,15 @@ def test_what_is_trained_gets_rows_and_is_not_trained_again(splits, small_encode
     scorers = [row["scorer"] for row in found["rows"] if row["dataset"] == "homedepot"]
     assert scorers == ["BM25", "zero-shot", backbones.V1, backbones.TAUGHT, backbones.V2, backbones.WHOLE, "teacher"]
     assert [one["student"] for one in found["kept"]] == 2 * scorers[2:-1]
+    sides = {fold: [data.split(name, fold) for name in data.SETS] for fold in (0, 1)}
+    pooled = folds.table(sides, dict.fromkeys(sides, folders[:2]), small_encoder, samples=20)
+    one = [row for row in pooled["rows"] if row["dataset"] == "homedepot"]
+    assert [row["scorer"] for row in one] == ["BM25", "zero-shot", folds.V1, folds.V2, "teacher"]
+    assert {row["pairs"] for row in one} == {sum(len(split[1][1]) for split in sides.values())}
+    assert [row["fold"] for row in pooled["folds"]] == 2 * (5 * [0] + 5 * [1])
+    assert [(each["dataset"], each["student"]) for each in pooled["kept"]] == [
+        (name, student) for name in data.SETS for student in (folds.V1, folds.V2)
+    ]
+    other = (tmp_path / "fold-1" / "teacher", tmp_path / "fold-1" / "student")
+    took = train.trained([side for side, _ in sides[1]], *other, None, *recipe, fold=1)
+    assert list(took) == ["teacher", "labels", "student"]

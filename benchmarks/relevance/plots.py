@@ -26,6 +26,7 @@ def draw(name: str, report: Report, folder: Path) -> Path:
     """
     drawers: Mapping[str, Callable[[Any, Report], Any]] = {
         "backbones": _backbones,
+        "folds": _backbones,
         "sources": _sources,
         "distillation": _distillation,
         "distillation_small": _distillation,

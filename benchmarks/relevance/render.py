@@ -22,6 +22,7 @@ PAGE, PLOTS = ROOT / "docs" / "results.md", ROOT / "docs" / "plots"
 COMMANDS = {
     "training": "train",
     "backbones": "backbones",
+    "folds": "folds",
     "sources": "sources",
     "distillation": "distillation",
     "distillation_small": "distillation --small",
@@ -96,6 +97,28 @@ def _minutes(one: Mapping[str, Any]) -> list[str]:
 
 
 def _backbones(report: Report) -> str:
+    shown = ([one["name"], f"not run: {one['why']}"] for one in report["not_run"])
+    return "\n\n".join([*_scorers(report), markdown(["backbone", "result"], shown)])
+
+
+def _folds(report: Report) -> str:
+    parts = _scorers(report)
+    scorers = [scorer for scorer in dict.fromkeys(row["scorer"] for row in report["folds"]) if scorer != "BM25"]
+    by_fold: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in report["folds"]:
+        by_fold.setdefault((row["dataset"], row["fold"]), {})[row["scorer"]] = row
+    lines = [
+        [dataset, str(fold), f"{rows[scorers[0]]['queries']:,}"]
+        + [f"{rows[scorer][key]:.3f}" for key in ("ndcg@20", "auroc_4") for scorer in scorers]
+        for (dataset, fold), rows in by_fold.items()
+    ]
+    head = [f"{scorer}: {TITLES[key]}" for key in ("ndcg@20", "auroc_4") for scorer in scorers]
+    parts += ["Each fold on its own:", markdown(["set", "fold", "queries", *head], lines)]
+    return "\n\n".join(parts)
+
+
+def _scorers(report: Report) -> list[str]:
+    """The scorers of each set, their differences, and what students keep of the teacher's gain."""
     parts = []
     for dataset in _datasets(report):
         rows = _of(report, dataset)
@@ -118,10 +141,7 @@ def _backbones(report: Report) -> str:
         ]
         parts.append("Share of the teacher's gain over zero-shot that a student keeps:")
         parts.append(markdown(["student", "set", "of nDCG@20", "of AUROC 4+"], shown))
-    parts.append(
-        markdown(["backbone", "result"], ([one["name"], f"not run: {one['why']}"] for one in report["not_run"]))
-    )
-    return "\n\n".join(parts)
+    return parts
 
 
 def _share(one: Mapping[str, Any]) -> str:
@@ -216,6 +236,7 @@ def _features(report: Report) -> str:
 _RENDERERS: Mapping[str, Callable[[Report], str]] = {
     "training": _training,
     "backbones": _backbones,
+    "folds": _folds,
     "sources": _sources,
     "distillation": _distillation,
     "distillation_small": _distillation,
