@@ -311,13 +311,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000, help="rows of the view (default 20000)")
     parser.add_argument("--batch", type=int, default=20_000, help="rows of one write (default 20000)")
-    parser.add_argument("--requests", type=int, default=100, help="requests of each kind and size (default 100)")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=100,
+        help="requests of each kind and size in a pass, if there are rows for them (default 100)",
+    )
     parser.add_argument(
         "--passes", type=int, default=5, help="times that new readers are asked all of them (default 5)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="times that everything is written (default 3)")
     parser.add_argument("--vectors", type=int, default=100_000, help="vectors that are searched (default 100000)")
-    parser.add_argument("--cache-mb", type=int, default=256, help="decoded rows a reader keeps (default 256, ours too)")
+    parser.add_argument(
+        "--cache-mb", type=int, default=256, help="what the reader of arrays keeps (default 256, ours too)"
+    )
     parser.add_argument("--out", type=Path, help="the JSON report; default results/online_store.json")
     options = parser.parse_args()
     report = machine("online_store", PACKAGES)

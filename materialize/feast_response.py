@@ -12,9 +12,8 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 from feast import FeatureView, utils
 from feast.online_response import OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
@@ -27,10 +26,11 @@ from .stores.feast_rows import FeastView
 from .stores.feast_values import decoder, key_values
 from .stores.layout import decode_values
 from .stores.points import DEFAULT_VECTOR, FloatVector
-from .stores.row_cache import StoredRow, point_of
+from .stores.row_cache import StoredRow, parts_of
 
 # Feast gives values of the other types in forms of its own: datetimes, parsed JSON, UUIDs, decimals.
 _SCALARS = ("string", "bytes", "bool", "int32", "int64", "float32", "float64")
+T = TypeVar("T")
 _FILLING = threading.Lock()
 _AS_DECODED = frozenset({*_SCALARS, *(f"{name}_list" for name in _SCALARS)})
 
@@ -75,25 +75,29 @@ class ViewRead:
 
     def columns(self) -> dict[str, list[Any]]:
         """The values of each feature as Feast gives them, by row of the answer."""
-        by_row = list(self.rows)
-        if self.wanted.places is not None:
-            by_row = [None] * self.wanted.length
-            for row, places in zip(self.rows, self.wanted.places, strict=True):
-                for place in places:
-                    by_row[place] = row
         view, names = self.wanted.request.view, self.wanted.request.features or ()
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        vectors = _gather(by_row, columns)
+        vectors = _gather(self.rows, columns)
+        if self.wanted.places is not None:
+            columns = {name: self._placed(stored) for name, stored in columns.items()}
+            vectors = self._placed(vectors)
         types = {field.name: field.dtype.to_value_type() for field in self.table.features}
         for name, stored in columns.items():
             columns[name] = _column(view, name, types.get(name), stored)
             if view.vector is not None and name == view.vector.name:
                 columns[name] = [
-                    # by way of float64, whose numbers Python's are: a fifth quicker
-                    value if vector is None or kept is not None else vector.astype(np.float64).tolist()
+                    value if vector is None or kept is not None else vector.tolist()
                     for value, kept, vector in zip(columns[name], stored, vectors, strict=True)
                 ]
         return columns
+
+    def _placed(self, values: Sequence[T | None]) -> list[T | None]:
+        """What there is of each entity, in the rows of the answer that it stands in."""
+        placed: list[T | None] = [None] * self.wanted.length
+        for value, places in zip(values, self.wanted.places or (), strict=True):
+            for place in places:
+                placed[place] = value
+        return placed
 
 
 def requested(
@@ -103,7 +107,7 @@ def requested(
 
     :param columns: value protos by join key, as Feast makes them of a request.
     :param join_keys: of all views of the request, by entity.
-    :raises KeyError: as Feast does, if the request lacks a join key.
+    :raises KeyError: as Feast does, if the request has none of the view's join keys.
     """
     found = utils._get_table_entity_values(table, join_keys, columns)
     if len(found) == 1:
@@ -182,11 +186,11 @@ def _gather(rows: Sequence[StoredRow], columns: dict[str, list[Any]]) -> list[Fl
     """
     vectors: list[FloatVector | None] = []
     for row in rows:
-        point = point_of(row)
-        stored = {} if point is None else point.payload.get("f", {})
+        payload, vector = parts_of(row, DEFAULT_VECTOR)
+        stored = payload.get("f", {})
         for name, column in columns.items():
             column.append(stored.get(name))
-        vectors.append(None if point is None else point.vectors.get(DEFAULT_VECTOR))
+        vectors.append(vector)
     return vectors
 
 

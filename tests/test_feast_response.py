@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_online_store_values import SCALARS, every_value, rows
 
+from materialize import feast_response
 from materialize.feast_response import LateResponse
+from materialize.stores.row_cache import StoredRow, parts_of
 from materialize.stores.session import close_all
 
 pytest_plugins = ["feast_places"]
@@ -176,3 +178,27 @@ def test_an_answer_keeps_no_object_of_a_row_for_the_garbage_collector(tmp_path: 
             assert response.to_dict()["sizes"][-1] == [1.0, 2.0]
     finally:
         close_all()
+
+
+def test_a_pin_that_is_asked_for_many_times_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from feast import types
+
+    unpacked: list[str] = []
+
+    def counted(row: StoredRow, name: str) -> tuple[dict[str, Any], Any]:
+        unpacked.append(name)
+        return parts_of(row, name)
+
+    monkeypatch.setattr(feast_response, "parts_of", counted)
+    shop = Shop(tmp_path, path="online")
+    view = shop.view("text", {"sizes": types.Array(types.Float32)})
+    shop.apply(view)
+    shop.write(view, *((entity_key(pin_id=pin), {"sizes": proto([1.0, 2.0])}) for pin in ("a", "b")))
+    close_all()
+    try:
+        sizes = shop.ask("text:sizes", pin_id=["a", "nobody", "a", "b", "a"]).to_dict()["sizes"]
+    finally:
+        close_all()
+    assert sizes == [[1.0, 2.0], None, [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+    assert sizes[0] is not sizes[2]
+    assert len(unpacked) == 3

@@ -215,18 +215,17 @@ class TestOneRequest:
         blocks: list[Any] = []
         with full.session.reading() as store:
             reader = type(store)
-        call = "rows" if hasattr(reader, "rows") else "get_many"
-        read_many, reading = getattr(reader, call), type(full.session).reading
+        rows, reading = reader.rows, type(full.session).reading
 
         def counted(self, name, ids, *args, **more):
             calls.append((name, len(ids)))
-            return read_many(self, name, ids, *args, **more)
+            return rows(self, name, ids, *args, **more)
 
         def opened(self):
             blocks.append(self)
             return reading(self)
 
-        monkeypatch.setattr(reader, call, counted)
+        monkeypatch.setattr(reader, "rows", counted)
         monkeypatch.setattr(type(full.session), "reading", opened)
         read = full.read(*ALL, "pairs:clicks", pin_id=PINS, query=["shelf", "shelf", "plants"], full_feature_names=True)
         assert read["pairs__clicks"] == [3, None, None]

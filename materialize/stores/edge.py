@@ -77,7 +77,7 @@ class EdgeReads(ABC):
     def rows(
         self, name: str, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool
     ) -> Sequence[StoredRow]:
-        """As :meth:`get_many`, but rows may be as they are kept: whole, for :func:`~.row_cache.point_of`."""
+        """See :class:`~.session.StoreView`."""
         return self._open(name).rows(ids, with_payload, with_vectors)
 
     @_again

@@ -247,16 +247,25 @@ class EdgeCollection:
 
     def _points(self, ids: list[str], with_payload: PayloadFields, with_vectors: bool) -> list[Point | None]:
         """As :meth:`get_many`, and keeps nothing."""
-        found = self._read(list(dict.fromkeys(ids)), with_payload, with_vectors, lambda point: point)
+        fields, parts = self._fields(with_payload)
+
+        def named(record: engine.Record) -> tuple[str, Point]:
+            point = self._point(record, parts)
+            return point.id, point
+
+        found = self._read(list(dict.fromkeys(ids)), fields, with_vectors, named)
         return [found.get(point_id) for point_id in ids]
 
     def _read(
-        self, wanted: Sequence[str], with_payload: PayloadFields, with_vectors: bool, form: Callable[[Point], T]
+        self,
+        wanted: Sequence[str],
+        fields: bool | list[str],
+        with_vectors: bool,
+        named: Callable[[engine.Record], tuple[str, T]],
     ) -> dict[str, T]:
-        """The points that there are of distinct ids, each in a form, by the id as it was given."""
+        """What ``named`` makes, with its id, of each point that there is of distinct ids; by the id as it was given."""
         if not wanted:
             return {}
-        fields, parts = self._fields(with_payload)
         with engine_errors(f"Reading from {self.path}"):
             try:
                 # The engine ignores these two as keywords.
@@ -265,10 +274,7 @@ class EdgeCollection:
                 for point_id in wanted:
                     check_id(point_id)
                 raise
-            found: dict[str, T] = {}
-            for record in records:  # one after another: objects of all of them keep the garbage collector busy
-                point = self._point(record, parts)
-                found[point.id] = form(point)
+            found = dict(map(named, records))  # one by one: objects of all of them keep the garbage collector busy
         for point_id in [point_id for point_id in wanted if point_id not in found]:
             if (canonical := check_id(point_id)) in found:
                 found[point_id] = found[canonical]
@@ -280,11 +286,16 @@ class EdgeCollection:
         distinct = list(dict.fromkeys(ids))
         rows = cache.find(distinct, with_vectors)
         if len(rows) < len(distinct):
+
+            def named(record: engine.Record) -> tuple[str, CachedRow]:
+                payload = self._packing.unpack(record.payload or {})
+                row = cached_row(str(record.id), payload, self._vectors(record.vector), with_vectors)
+                return row[0], row
+
             missing = [point_id for point_id in distinct if point_id not in rows]
-            found = self._read(missing, True, with_vectors, lambda point: cached_row(point, with_vectors))
-            fresh = {point_id: found.get(point_id, ABSENT) for point_id in missing}
+            found = self._read(missing, True, with_vectors, named)
+            rows |= (fresh := {point_id: found.get(point_id, ABSENT) for point_id in missing})
             cache.keep(fresh)
-            rows |= fresh
         return rows
 
     def search(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -111,9 +111,8 @@ def read_stored(store: StoreView, requests: Sequence[RowRequest]) -> list[Sequen
 
 
 def _read(store: StoreView, name: str, batch: _Batch) -> Sequence[StoredRow]:
-    read: Callable[..., Sequence[StoredRow]] = getattr(store, "rows", store.get_many)
     try:
-        return read(name, batch.ids, batch.whole or list(batch.fields), batch.vectors)
+        return store.rows(name, batch.ids, batch.whole or list(batch.fields), batch.vectors)
     except CollectionMissingError:  # made with the first row, where a vector's length is not declared
         return [None] * len(batch.ids)
 

@@ -17,9 +17,10 @@ from typing import Any, Final
 from .payload import Selection, select
 from .points import FloatVector, Point
 
-_ROW_BYTES = 500
+_ROW_BYTES = 380
 """A row's share of the cache's own objects: key, entry, links."""
-_ARRAY_BYTES = 300
+_ABSENT_BYTES = 160
+_ARRAY_BYTES = 180
 _PAYLOAD: Final = 1
 _SIZE: Final = 2
 _HAS_VECTORS: Final = 3
@@ -34,21 +35,38 @@ One flat tuple of texts, bytes, numbers and arrays: the garbage collector lets g
 collection, which stops every thread, has nothing to do with it. A dict or a tuple in it would undo that. Marshalling is
 exact for all that JSON has.
 """
-ABSENT: CachedRow = "", None, _ROW_BYTES, True
+ABSENT: CachedRow = "", None, _ABSENT_BYTES, True
 """Where there is no point."""
 StoredRow = CachedRow | Point | None
 """What a store has of a row: as it is kept, or as it was read."""
 
 
-def cached_row(point: Point, with_vectors: bool) -> CachedRow:
+def cached_row(
+    point_id: str, payload: dict[str, Any], vectors: Mapping[str, FloatVector], with_vectors: bool
+) -> CachedRow:
     """A row as it was read whole, its vectors too or not."""
-    payload = marshal.dumps(point.payload)
-    size = _ROW_BYTES + len(payload)
-    vectors: list[str | FloatVector] = []
-    for name, vector in point.vectors.items():
+    marshalled = marshal.dumps(payload)
+    size = _ROW_BYTES + len(marshalled)
+    flat: list[str | FloatVector] = []
+    for name, vector in vectors.items():
         size += _ARRAY_BYTES + vector.nbytes
-        vectors += [name, vector]
-    return point.id, payload, size, with_vectors, *vectors
+        flat += [name, vector]
+    return point_id, marshalled, size, with_vectors, *flat
+
+
+def parts_of(row: StoredRow, name: str) -> tuple[dict[str, Any], FloatVector | None]:
+    """The payload of a row and one of its vectors, as :func:`point_of` gives them; ({}, None) where there is none."""
+    if row is None:
+        return {}, None
+    if isinstance(row, Point):
+        return row.payload, row.vectors.get(name)
+    if row[_PAYLOAD] is None:
+        return {}, None
+    vector = None
+    for place in range(_VECTORS, len(row), 2):
+        if row[place] == name:
+            vector = row[place + 1]
+    return marshal.loads(row[_PAYLOAD]), vector
 
 
 def point_of(row: StoredRow, parts: Selection | None = None, with_vectors: bool = True) -> Point | None:

@@ -20,7 +20,8 @@ from qdrant_client import models
 from . import layout
 from .errors import CollectionMissingError, StoreBusyError, StoreError
 from .place import Place
-from .port import CollectionSpec, Condition, Point
+from .port import CollectionSpec, Condition, PayloadFields, Point
+from .row_cache import StoredRow
 from .server import RELEASES, ServerStore
 from .server_calls import Connection, Patience
 
@@ -173,6 +174,12 @@ class _SessionStore(ServerStore):
     def number(self) -> int:
         """The number of the release, 0 if there is none yet."""
         return self._latest()[0]
+
+    def rows(
+        self, name: str, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool
+    ) -> Sequence[StoredRow]:
+        """See :class:`~.session.StoreView`; nothing of a server is kept here."""
+        return self.get_many(name, ids, with_payload, with_vectors)
 
     def close(self) -> None:
         """Nothing to do: the client is the session's."""

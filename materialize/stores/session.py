@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +21,11 @@ from .edge_collection import EdgeCollection
 from .following import Follower
 from .place import Place
 from .points import CollectionSpec
-from .port import VectorStore
+from .port import PayloadFields, VectorStore
 from .publication import Writer, open_writer, own_writes
 from .published import newest_number, remove_unread
 from .reader import ReadOnly, Snapshot
+from .row_cache import StoredRow
 
 
 class StoreView(VectorStore, Protocol):
@@ -38,6 +39,12 @@ class StoreView(VectorStore, Protocol):
     @property
     def number(self) -> int:
         """The number of the publication or release, 0 if there is none yet."""
+        ...
+
+    def rows(
+        self, name: str, ids: Sequence[str], with_payload: PayloadFields, with_vectors: bool
+    ) -> Sequence[StoredRow]:
+        """As :meth:`get_many`, but rows may be as they are kept: whole, for :func:`~.row_cache.point_of`."""
         ...
 
 
