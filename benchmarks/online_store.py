@@ -314,8 +314,8 @@ def main() -> None:
     parser.add_argument(
         "--requests",
         type=int,
-        default=100,
-        help="requests of each kind and size in a pass, if there are rows for them (default 100)",
+        default=200,
+        help="requests of each kind and size in a pass, if there are rows for them (default 200)",
     )
     parser.add_argument(
         "--passes", type=int, default=5, help="times that new readers are asked all of them (default 5)"
