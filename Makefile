@@ -8,7 +8,7 @@ WORKERS := $(if $(QDRANT_URL),,-n 2 --dist loadfile --no-loadscope-reorder)
 # Compiled files are kept whatever the environment says: each process that begins would compile all of it again.
 test test-all: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo test test-all test-feast lint bench results-cpu clean
+.PHONY: help install demo test test-all test-feast lint bench results-cpu results-folds clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -81,6 +81,10 @@ results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/r
 	$(BIN)/python -m benchmarks.relevance.amounts
 	$(BIN)/python -m benchmarks.relevance.languages
 	$(BIN)/python -m benchmarks.relevance.features
+	$(BIN)/python -m benchmarks.relevance.render
+
+results-folds: results-cpu ## Judge teacher and student on every query: a training for each other fold (about 36 minutes each)
+	$(BIN)/python -m benchmarks.relevance.folds
 	$(BIN)/python -m benchmarks.relevance.render
 
 clean: ## Remove the environment, caches and this checkout's data

@@ -207,9 +207,7 @@ def _column(view: FeastView, name: str, feature_type: Any, stored: Sequence[Any]
     return values
 
 
-def _mark_old(
-    vectors: Sequence[Any], table: FeatureView, rows: Sequence[ReadRow], places: Sequence[Sequence[int]]
-) -> None:
+def _mark_old(vectors: Sequence[Any], table: FeatureView, rows: Sequence[ReadRow], places: Sequence[list[int]]) -> None:
     """Change the status of values whose row is older than the view's ttl."""
     ttl = getattr(table, "ttl", None)
     if not ttl:
