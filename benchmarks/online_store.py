@@ -5,11 +5,11 @@ Run from the checkout's root (about 4 minutes on 2 cores):
     .venv/bin/python -m benchmarks.online_store
 
 A small run: ``--rows 2000 --requests 10 --passes 1 --vectors 5000 --rounds 1``. One feature view of 10 features, the
-last a vector of 384 numbers; the same rows for both stores, which take turns request by request. Writes are Feast's own
-call with rows as protos, ours with its publications, the best of ``--rounds`` into new stores. ``pins`` has
-``vector_index``, so our store can search it by vector, by words and by filters on every feature; ``listed`` is the same
-without, as which Feast's store on SQLite keeps both. Reads are of ``pins``, each request for other random entities,
-each store read by a process that reads nothing else: ``first`` has never read any of them, ``again`` has. Python's
+last a vector of 384 numbers; the same rows for both stores, which take turns. Writes are Feast's own call with rows as
+protos, ours with its publications, the best of ``--rounds`` into new stores. ``pins`` has ``vector_index``, so our
+store can search it by vector, by words and by filters on every feature; ``listed`` is the same without, as which
+Feast's store on SQLite keeps both. Reads are of ``pins``, each request for other random entities, each store read by a
+process that does nothing else, twenty requests at a time: ``first`` has never read any of them, ``again`` has. Python's
 garbage collector runs as it does everywhere: now and then it stops a request to go over all objects of the process, and
 ``with_full_collection`` says in how many. ``arrays`` is what a service does instead of asking Feast: ``read_columns``,
 an array per feature and one float32 matrix. ``engine`` writes its own points without any of our code, what nothing
@@ -33,7 +33,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,8 @@ from benchmarks.online_shop import DIMENSION, SEED, STORES, TYPES, WORDS, Shop, 
 
 PACKAGES = ("feast", "qdrant-edge-py", "protobuf", "numpy")
 SIZES = (1, 100, 500)
+BLOCK = 20
+"""Requests of one store before it is the other's turn."""
 PLAIN_ROW = "a plain row as we store it"
 TITLES = (" ".join(WORDS[:5]), " ".join(WORDS[5:10]))
 
@@ -122,6 +124,15 @@ def measure_engine(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+class Taken(NamedTuple):
+    """One request."""
+
+    seconds: float
+    collected: bool
+    """Whether Python's garbage collector went over all objects in it."""
+    digest: str
+
+
 class Reading:
     """A process that reads from one store and nothing else, as a service does: its garbage is its own."""
 
@@ -137,10 +148,13 @@ class Reading:
         self._pipe.send(None)
         self._pipe.recv()
 
-    def read(self, pins: list[str]) -> tuple[float, bool, str]:
-        """Seconds of one request, whether Python's collector went over all objects in it, a hash of the answer."""
-        self._pipe.send(pins)
-        taken: tuple[float, bool, str] = self._pipe.recv()
+    def read(self, asked: list[list[str]], check: bool = False) -> list[Taken]:
+        """What each request took, one after the other.
+
+        :param check: with a hash of each answer, which takes what the processor remembered of the reads.
+        """
+        self._pipe.send((asked, check))
+        taken: list[Taken] = self._pipe.recv()
         return taken
 
     def close(self) -> None:
@@ -158,21 +172,23 @@ def answer_reads(pipe: Any, root: Path, kind: str) -> None:
     gc.callbacks.append(lambda phase, about: full.append(0) if about["generation"] == 2 and phase == "start" else None)
     with suppress(EOFError):
         while True:
-            pins = pipe.recv()
-            if pins is None:
+            wanted = pipe.recv()
+            if wanted is None:
                 close_all()
                 shop.read(["pin-0"])
                 pipe.send(None)
                 continue
-            full.clear()
-            start = perf_counter()
-            answer = shop.read(pins)
-            seconds, collected = perf_counter() - start, bool(full)
-            values = marshal.dumps(sorted(answer.items()), 2)  # later versions say which objects are shared
-            digest = hashlib.sha256(values).hexdigest()
-            del values
-            del answer
-            pipe.send((seconds, collected, digest))
+            asked, check = wanted
+            taken = []
+            for pins in asked:
+                full.clear()
+                start = perf_counter()
+                answer = shop.read(pins)
+                seconds, collected = perf_counter() - start, bool(full)
+                values = marshal.dumps(sorted(answer.items()), 2) if check else b""  # later versions are not the same
+                del answer
+                taken.append(Taken(seconds, collected, hashlib.sha256(values).hexdigest()))
+            pipe.send(taken)
 
 
 def measure_reads(shops: dict[str, Shop], options: argparse.Namespace) -> dict[str, Any]:
@@ -180,24 +196,25 @@ def measure_reads(shops: dict[str, Shop], options: argparse.Namespace) -> dict[s
     report: dict[str, Any] = {}
     for size in SIZES:
         readings = {kind: Reading(shop.root, kind) for kind, shop in shops.items()}
-        taken: dict[str, list[tuple[float, bool, str]]] = {kind: [] for kind in ("sqlite", "ours first", "ours again")}
+        taken: dict[str, list[Taken]] = {kind: [] for kind in ("sqlite", "ours first", "ours again")}
         for turn in range(options.passes):
             for reading in readings.values():
                 reading.open()
             asked = list(requests(options.requests, size, options.rows, seed=size + turn))
             for kind in ("ours first", "ours again"):
-                for pins in asked:
-                    taken["sqlite"].append(readings["sqlite"].read(pins))
-                    taken[kind].append(readings["ours"].read(pins))
-                    if taken["sqlite"][-1][2] != taken[kind][-1][2]:
-                        raise SystemExit(f"The stores disagree on {pins[:3]}...")
+                for start in range(0, len(asked), BLOCK):
+                    taken["sqlite"] += readings["sqlite"].read(asked[start : start + BLOCK])
+                    taken[kind] += readings["ours"].read(asked[start : start + BLOCK])
+        theirs, ours = (reading.read(asked, check=True) for reading in readings.values())
+        if [one.digest for one in theirs] != [one.digest for one in ours]:
+            raise SystemExit(f"The stores disagree on requests for {size} pins.")
         for reading in readings.values():
             reading.close()
         report[str(size)] = {
             kind: {
-                **milliseconds([seconds for seconds, _, _ in each]),
+                **milliseconds([one.seconds for one in each]),
                 "requests": len(each),
-                "with_full_collection": sum(collected for _, collected, _ in each),
+                "with_full_collection": sum(one.collected for one in each),
             }
             for kind, each in taken.items()
         }
