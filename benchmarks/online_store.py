@@ -9,12 +9,12 @@ last a vector of 384 numbers; the same rows for both stores, which take turns. W
 protos, ours with its publications, the best of ``--rounds`` into new stores. ``pins`` has ``vector_index``, so our
 store can search it by vector, by words and by filters on every feature; ``listed`` is the same without, as which
 Feast's store on SQLite keeps both. Reads are of ``pins``, each request for other random entities, each store read by a
-process that does nothing else, twenty requests at a time: ``first`` has never read any of them, ``again`` has. Python's
-garbage collector runs as it does everywhere: now and then it stops a request to go over all objects of the process, and
-``with_full_collection`` says in how many. ``arrays`` is what a service does instead of asking Feast: ``read_columns``,
-an array per feature and one float32 matrix. ``engine`` writes its own points without any of our code, what nothing
-could undercut: of one packed text, of a vector too, or as a row of ``listed`` lies in it, with its two indexes.
-Searches are exact, 10 nearest of ``--vectors``, with payloads; all features but ``title`` have an index.
+process that does nothing else, a hundred requests at a time: ``first`` has never read any of them, ``again`` has.
+Python's garbage collector runs as it does everywhere: now and then it stops a request to go over all objects of the
+process, and ``with_full_collection`` says in how many. ``arrays`` is what a service does instead of asking Feast:
+``read_columns``, an array per feature and one float32 matrix. ``engine`` writes its own points without any of our code,
+what nothing could undercut: of one packed text, of a vector too, or as a row of ``listed`` lies in it, with its two
+indexes. Searches are exact, 10 nearest of ``--vectors``, with payloads; all features but ``title`` have an index.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from benchmarks.online_shop import DIMENSION, SEED, STORES, TYPES, WORDS, Shop, 
 
 PACKAGES = ("feast", "qdrant-edge-py", "protobuf", "numpy")
 SIZES = (1, 100, 500)
-BLOCK = 20
+BLOCK = 100
 """Requests of one store before it is the other's turn."""
 PLAIN_ROW = "a plain row as we store it"
 TITLES = (" ".join(WORDS[:5]), " ".join(WORDS[5:10]))
