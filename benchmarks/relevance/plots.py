@@ -70,6 +70,7 @@ def _dots(axes: Axes, names: list[str], values: list[tuple[float, Any]], colour:
         axes.plot(value, place, "o", color=colour, markersize=6)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", color="#e5e7eb")
     axes.set_axisbelow(True)
 
