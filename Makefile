@@ -83,7 +83,7 @@ results-cpu: $(STAMP) ## Train teacher and student and make the tables of docs/r
 	$(BIN)/python -m benchmarks.relevance.features
 	$(BIN)/python -m benchmarks.relevance.render
 
-results-folds: results-cpu ## Judge teacher and student on every query: a training for each other fold (about 36 minutes each)
+results-folds: results-cpu ## Judge teacher and student on every query: a training for each other fold (an hour for two side by side)
 	$(BIN)/python -m benchmarks.relevance.folds
 	$(BIN)/python -m benchmarks.relevance.render
 

@@ -1,7 +1,8 @@
 """Teacher and student judged on every query of both sets: each fold in turn is held out of a training of its own.
 
-Run from the checkout's root, after :mod:`benchmarks.relevance.train`, whose models judge fold 0 (about 36 minutes of 2
-cores for each other fold; what is trained stays in ``build/relevance``, and an interrupted training goes on):
+Run from the checkout's root, after :mod:`benchmarks.relevance.train`, whose models judge fold 0 (that took 36 minutes
+on 2 cores, and each other fold needs a training of its own; what is trained stays in ``build/relevance``, and an
+interrupted training goes on):
 
     .venv/bin/python -m benchmarks.relevance.folds
 
